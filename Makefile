@@ -1,0 +1,59 @@
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-servers test-all faults-short controls faults faults-nightly lint bench clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(READY) ## Sign up 500 people, kill the consumer three times, count the mails
+	$(PY) examples/demo/demo.py
+
+# More workers than cores: many tests wait for another process most of their time.
+test: $(READY) ## Run the tests that need no server, within a minute
+	$(PY) -m pytest -n 4 --dist worksteal -m "not slow and not faults and not servers"
+
+test-servers: $(READY) ## Run the tests on PostgreSQL, MariaDB and Redis; says which it skips for want of one
+	$(PY) -m pytest -n 4 --dist worksteal -m "servers and not slow and not faults" -rs
+
+test-all: $(READY) ## Run the tests, the slow ones too, without the fault suite
+	$(PY) -m pytest -n auto --dist worksteal -m "" --ignore=tests/faults
+
+faults-short: $(READY) ## Run the short fault tests, one at a time
+	$(PY) -m pytest -m "faults and not slow"
+
+controls: $(READY) ## Plant twelve bugs, one at a time: the fault suite must find each
+	FLAGSWEEP_FAULTS_RESULTS=build/controls $(PY) -m pytest -m faults tests/faults/test_controls.py -rP --durations=0
+
+faults: $(READY) ## Run the fault suite (under 15 minutes) and render docs/faults.md
+	$(PY) tests/faults/run.py ci
+
+faults-nightly: $(READY) ## Run the fault suite in its full size (hours) and render docs/faults.md
+	$(PY) tests/faults/run.py nightly
+
+lint: $(READY) ## Check style, format and types
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+bench: $(READY) ## Measure, beside plain sqlite3 and plain Huey
+	$(PY) benchmarks/bench.py
+
+clean: ## Remove everything that make made
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "flagsweep needs Python 3.10 or newer as '$(PYTHON)'; name another one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "'$(PYTHON)' cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "Installing into $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation -e .
+	@mkdir -p $(VENV)/src && ln -sfn ../.. $(VENV)/src/flagsweep
+	@touch $@

@@ -1,0 +1,42 @@
+"""flagsweep: work that is owed, kept as flags in the site's own database, and swept by Huey."""
+
+from .app import FlagInfo, FlagSweep
+from .config import Backoff
+from .errors import (
+    ClaimLost,
+    ConfigError,
+    DatabaseAway,
+    Discard,
+    FlagSweepError,
+    LaneStuck,
+    LeaseHeld,
+    NotReady,
+    PayloadError,
+    Retry,
+    SignatureError,
+    Snooze,
+    UnknownKind,
+)
+from .handlers import Handler
+from .models import Raised
+
+__all__ = [
+    "Backoff",
+    "ClaimLost",
+    "ConfigError",
+    "DatabaseAway",
+    "Discard",
+    "FlagInfo",
+    "FlagSweep",
+    "FlagSweepError",
+    "Handler",
+    "LaneStuck",
+    "LeaseHeld",
+    "NotReady",
+    "PayloadError",
+    "Raised",
+    "Retry",
+    "SignatureError",
+    "Snooze",
+    "UnknownKind",
+]

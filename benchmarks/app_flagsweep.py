@@ -1,0 +1,11 @@
+"""What the flagsweep consumers of the benchmark import: `flagsweep --app app_flagsweep:flags run`."""
+
+import stamps
+import work
+
+from flagsweep import FlagSweep
+
+flags = FlagSweep.from_env()
+stamp = work.stamp_handler(flags, stamps.from_environment().set_now)
+noop = work.noop_handler(flags)
+nap = work.nap_handler(flags, 0.010)

@@ -1,0 +1,259 @@
+"""Claims: the verbs of a sweep and of a consumer. ``models.py`` has the tables, the state table and the site's verbs."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from peewee import Case, Database, Field, Model, Node, OperationalError, Select
+
+from .config import SECOND
+from .errors import ClaimLost
+from .models import Consumer, Flag, History, SiteStore
+
+CRASHES = 3
+"""A flag that has crashed the process this often is dead."""
+
+
+class Claimed:
+    """Hold one claimed flag on its way through a handler."""
+
+    __slots__ = ("attempts", "cursor", "due_at", "id", "key", "kind", "payload", "row", "suspect", "token", "trouble")
+
+    def __init__(self, kind: str, token: int, row: Sequence[Any]):
+        self.kind = kind
+        self.token = token
+        self.row: Any = None
+        self.trouble: BaseException | None = None
+        self.due_at, self.id, self.key, self.payload, self.attempts, self.suspect, self.cursor = row
+
+
+class Step(NamedTuple):
+    """Describe how one claimed flag leaves *claimed* without being lowered.
+
+    :param due: microseconds UTC; ``bumped_due`` and ``bumped_attempts`` hold where it was raised again while it ran.
+    :param earlier: where bumped, the raise's own due time wins if it is earlier.
+    """
+
+    state: str
+    attempts: int
+    due: int
+    bumped_attempts: int
+    bumped_due: int
+    earlier: bool = False
+    error: str | None = None
+    crashed: int = 0
+    suspect: bool = False
+
+
+class Store(SiteStore):
+    """Do every verb on one database: the site's, which it inherits, and those of whoever sweeps."""
+
+    _ours: tuple[int, int] | None = None
+
+    @contextmanager
+    def write(self, durable: bool = True) -> Iterator[Database]:
+        with super().write(durable) as db:
+            self._check_file_is_ours()
+            yield db
+
+    def _check_file_is_ours(self) -> None:
+        """Refuse to write into a file that was moved away or deleted since this consumer was entered: nobody would see it."""
+        if self._ours is not None and identity(self.file) != self._ours:
+            raise OperationalError(f"{self.where} was replaced or deleted: what was open is no longer the site's database")
+
+    def agenda(self, kinds: Sequence[str]) -> list[tuple[str, int, int]]:
+        """Return (kind, priority, earliest due time) for every priority in use among the waiting flags of these kinds."""
+        return self.agenda_of(json.dumps(list(kinds)))
+
+    def agenda_of(self, kinds: str) -> list[tuple[str, int, int]]:
+        """Return the agenda for kinds that are a JSON array already."""
+        rows = self.dialect.agenda(self.engine, kinds)
+        return [row for row in rows if isinstance(row[2], (int, float))]  # A damaged due time is never due.
+
+    def changes(self) -> Any:
+        """Return something that differs when any other connection has committed."""
+        return self.dialect.changes(self.engine)
+
+    def waiting_kinds(self) -> list[str]:
+        """Return the kinds of which flags wait, without reading the flags."""
+        with self.dialect.lenient(self.engine):
+            return self.dialect.waiting_kinds(self.engine)
+
+    def claim(self, kind: str, priority: int, limit: int, consumer: int, now: int) -> list[Claimed]:
+        """Take up to ``limit`` due flags of one kind and priority, the longest due first, within a ``write``."""
+        token = secrets.randbits(62)
+        rows = self.dialect.claim(self.engine, kind, priority, limit, consumer, token, now)
+        return [Claimed(kind, token, row) for row in rows]
+
+    def held(self, ids: Sequence[int]) -> set[int]:
+        """Lock flags that are to be settled, within a ``write``; return those that an open transaction of somebody else holds."""
+        return self.dialect.held(self.engine, ids)
+
+    def lower(self, ids: Sequence[int], token: int) -> tuple[int, int]:
+        """Lower what one claim took and did; return how many are gone, and how many wait again since they were raised meanwhile.
+
+        The rest was no longer ours.
+        """
+        lowered = self.dialect.lower(self.engine, ids, token)
+        bumped = self.dialect.lower_bumped(self.engine, ids, token) if lowered < len(ids) else 0
+        return lowered, bumped
+
+    def settle_one(self, id: int, token: int, step: Step, now: int) -> str | None:
+        """Let one claimed flag wait again or die; return its new state, or None where the claim was lost."""
+        return self.dialect.settle_one(self.engine, {**step._asdict(), "id": id, "token": token, "now": now})
+
+    def release(self, ids: Sequence[int], token: int, now: int) -> int:
+        """Give flags back that were claimed and not started."""
+        return self.dialect.release(self.engine, ids, token, now)
+
+    def release_claims(self, tokens: Sequence[int], consumer: int) -> None:
+        """Give back all that these claims took, within a ``write``: whether they ever took anything is not known."""
+        for token in tokens:
+            query = Flag.update(state="waiting", claim_token=None, claimed_by=None, claimed_at=None, claimed_generation=None)
+            query.where(Flag.state == "claimed", Flag.claimed_by == consumer, Flag.claim_token == token).execute(self.engine)
+
+    def settle_within(self, id: int, token: int, lower_row: Callable[[Database], None] | None) -> str:
+        """Lower one flag in the transaction open on the site's connection; return ``lowered``, or ``again`` where it was bumped.
+
+        :raises ClaimLost: where the flag is no longer ours, so that the transaction rolls back.
+        """
+        self._check_file_is_ours()
+        if self.dialect.lower(self.site, [id], token):
+            if lower_row:
+                lower_row(self.site)
+            return "lowered"
+        if self.dialect.lower_bumped(self.site, [id], token):
+            return "again"
+        raise ClaimLost(f"flag {id} was lowered by hand, or is no longer this consumer's: what its handler wrote is rolled back")
+
+    def progress(self, id: int, token: int, cursor: str, atomic: bool) -> bool:
+        """Keep how far a running handler has come; return False where the claim was lost.
+
+        :param atomic: its handler holds the only writer, so this goes into its transaction, as within one of the handler's own.
+        """
+        if atomic or self.site.in_transaction():
+            return self.dialect.progress(self.site, id, token, cursor)
+        with self.write():
+            return self.dialect.progress(self.engine, id, token, cursor)
+
+    def discover(self, kind: str, rows: Sequence[tuple[str, str]], priority: int, now: int) -> int:
+        """Turn rows of the site into flags; one that is up, running or dead already stays as it is."""
+        return self.dialect.discover(self.engine, kind, rows, priority, now)
+
+    # Consumers.
+
+    def enlist(self, mode: str, pid: int, host: str, now: int, hold: Callable[[int], None]) -> int:
+        """Enter a consumer under a new id.
+
+        :param hold: takes the lease of that id; called before others can see the row, so that none finds it without its lease.
+        """
+        self._ours = identity(self.file)
+        with self.write():
+            id = Consumer.insert(mode=mode, pid=pid, host=host, started_at=now).execute(self.engine)
+            hold(id)
+        return id
+
+    def peers(self) -> list[int]:
+        """Return the ids of all that are entered, alive or not, as the engine sees them."""
+        return [row[0] for row in Consumer.select(Consumer.id).tuples().execute(self.engine)]
+
+    def consumers(self) -> list[Consumer]:
+        """Return who is entered, alive or not."""
+        with self.explained("consumers could not be read"), self.borrowed() as db:
+            return list(Consumer.select().order_by(Consumer.id).execute(db))
+
+    def rescue(self, consumer: int, charged: Sequence[tuple[int, int, Step]], now: int) -> tuple[int, list[int]]:
+        """Give back what a dead consumer had claimed and strike it off.
+
+        :param charged: (id, token, step) of the flags that are to blame.
+        :return: how many flags were freed, and the ids of those that died.
+        """
+        with self.write():
+            settled = [(id, self.settle_one(id, token, step, now)) for id, token, step in charged]
+            freed = self.dialect.release_all(self.engine, consumer, now)
+            Consumer.delete().where(Consumer.id == consumer).execute(self.engine)
+        return freed + len(settled), [id for id, state in settled if state == "dead"]
+
+    def strike(self, consumer: int, now: int) -> None:
+        """Strike off a consumer that ends well, giving back whatever it still has."""
+        self.rescue(consumer, (), now)
+
+    def claimed_by(self, consumer: int, ids: Iterable[int] | None = None) -> list[Flag]:
+        """Return those of the flags that this consumer has claimed; without ``ids`` all that it has."""
+        query = Flag.select().where(Flag.claimed_by == consumer, Flag.state == "claimed")
+        return list((query if ids is None else query.where(Flag.id.in_(list(ids)))).execute(self.engine))
+
+    # Chores.
+
+    def heal_clock(self, now: int, horizon: int) -> int:
+        """Mend due times that a wrong clock wrote; return how many flags were mended.
+
+        :param horizon: microseconds UTC; what is due later than anybody may ask for was damaged, and is parked.
+        """
+        waiting, due, raised, settled = Flag.state == "waiting", Flag.due_at, Flag.raised_at, Flag.settled_at
+        ahead = now + SECOND  # What is raised while this is asked was raised by no fast clock.
+        # A raise while it ran decides when it is due again.
+        owed = waiting | ((Flag.state == "claimed") & (Flag.generation > Flag.claimed_generation))
+        not_after = Case(None, [(raised > now, now)], raised)
+        # Raised again when it was due already, by the clock of that time: it is due.
+        overtaken = (owed, due > now, raised > ahead, due < raised, (Flag.attempts == 0) | (settled > ahead))
+        mended = self._mend(overtaken, {"due_at": now, "raised_at": now})
+        # A backoff, a Retry(after), a Snooze or a retry by hand waits for what it asked for, however long, counted from now.
+        by_settling = (waiting, settled > ahead, due >= settled, (raised <= settled) | (raised > due))
+        mended += self._mend(by_settling, {"due_at": due - settled + now, "settled_at": now, "raised_at": not_after})
+        # A raise may have asked for a delay or for a moment, and the row does not tell. It is taken for a delay where it would
+        # otherwise be late by more than it has to wait anyhow.
+        late = (due == raised) | ((due > raised) & (due <= horizon) & (raised - now > due - raised))
+        by_raise = (owed, raised > ahead, late, settled.is_null() | (settled <= raised) | (settled > due))
+        mended += self._mend(by_raise, {"due_at": due - raised + now, "raised_at": now})
+        reason = "parked: its due time is damaged or lies more than ten years ahead"
+        return mended + self._mend((waiting, due > horizon), {"state": "dead", "died_at": now, "error": reason})
+
+    def _mend(self, where: tuple, values: dict[str, Any]) -> int:
+        """Update what meets the conditions; the writer is taken only where a look has found something."""
+        if not list(Flag.select(Flag.id).where(*where).limit(1).tuples().execute(self.engine)):
+            return 0
+        with self.write():
+            return Flag.update(values).where(*where).execute(self.engine)
+
+    def prune(self, before: int) -> int:
+        """Delete history older than ``before``; return how many lines."""
+        with self.write():
+            return History.delete().where(History.at < before).execute(self.engine)
+
+    def trim_log(self) -> int:
+        """Keep SQLite's write-ahead log short, waiting for nobody; return its bytes, 0 for a database that has none."""
+        return self.dialect.trim_log(self.engine)
+
+    # What doctor asks.
+
+    def latest_raise(self, last: int) -> int | None:
+        """Return when, by its own word, the latest raise among the ``last`` newest flags was."""
+        return self.dialect.latest_raise(self.engine, last)
+
+    def damaged(self, last: int) -> list[int]:
+        """Return the ids of damaged rows among the ``last`` newest: no due time, or no JSON. Dead ones are parked already."""
+        return self.dialect.damaged(self.engine, last)
+
+    def reads_all(self, query: Select) -> bool:
+        """Return whether a query would read a whole table for want of an index. Asks how, without looking."""
+        return self.dialect.reads_all(self.engine, query)
+
+    def index_for(self, model: type[Model], condition: Node, fields: Sequence[Field]) -> str:
+        """Return the statement that makes an index for a condition of the site's own."""
+        return self.dialect.index_for(self.engine, model, condition, fields)
+
+
+def identity(file: Path | None) -> tuple[int, int] | None:
+    """Return what tells a file from another that takes its place; None where there is none."""
+    try:
+        found = os.stat(file) if file is not None else None
+    except OSError:
+        return None
+    return None if found is None else (found.st_dev, found.st_ino)

@@ -1,0 +1,326 @@
+"""Every setting with its default and bounds, where it is read from, and what settings are made of: durations and the clock."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigError
+
+SECOND = 1_000_000
+"""Microseconds in a second: times in the database are integer microseconds UTC."""
+
+LONGEST = 10 * 365 * 86400.0
+"""Seconds in ten years: a longer delay is a slip of the keyboard, not a plan."""
+
+PRIORITIES = range(-100, 101)
+"""What a priority may be. Bounded, since a claim asks once for each priority in use."""
+
+REMOTE = tuple(f"{scheme}://" for scheme in ("redis", "rediss", "valkey", "valkeys", "postgresql", "postgres"))
+"""What the URL of a queue begins with that other hosts can reach."""
+
+SHORTEST_KEY = 16
+MAKE_KEY = (
+    "python -c 'import secrets; print(secrets.token_urlsafe(32))' makes one, for FLAGSWEEP_QUEUE_KEY or a file of mode 0600"
+)
+
+_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_PART = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|m|h|d|w)")
+
+
+class Clock:
+    """Tell the time. The only thing in flagsweep that asks the system for it; ``testing.FakeClock`` takes its place."""
+
+    def now(self) -> int:
+        """Return the wall-clock time in microseconds UTC."""
+        return time.time_ns() // 1000
+
+    def monotonic(self) -> float:
+        """Return seconds on a clock that never jumps."""
+        return time.monotonic()
+
+
+def seconds(value: object, what: str = "duration") -> float:
+    """Return a duration in seconds.
+
+    :param value: a number of seconds, a ``timedelta``, or text such as ``"90"``, ``"5m"`` or ``"1h30m"``.
+    :param what: the argument's name, for the error.
+    :raises ConfigError: when it is no duration, negative, not finite or longer than ten years.
+    """
+    amount = _amount(value)
+    if amount is None:
+        raise ConfigError(f"{what} must be seconds, a timedelta or text such as '30s', '5m' or '1h30m', got {value!r}")
+    if not 0 <= amount <= LONGEST:
+        raise ConfigError(f"{what} must lie between 0 seconds and ten years, got {value!r}")
+    return float(amount)
+
+
+def _amount(value: object) -> float | None:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value
+    if not isinstance(value, str):
+        return None
+    text = value.strip().replace(" ", "").lower()
+    parts = _PART.findall(text)
+    if parts and "".join(number + unit for number, unit in parts) == text:
+        return sum(float(number) * _UNITS[unit] for number, unit in parts)
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+class Backoff:
+    """Say how long to wait before the next attempt.
+
+    :param first: the wait after the first failed attempt: a duration.
+    :param factor: what each further failure multiplies it with; at least 1.
+    :param cap: the longest wait.
+    :param jitter: the share, 0 to 1, by which a wait is randomly longer at the most, so that failures do not return in step.
+    :raises ConfigError: naming every bad argument at once.
+    """
+
+    def __init__(self, first: object = 10, factor: float = 2, cap: object = "1h", jitter: float = 0.1):
+        problems = Problems()
+        self.first = problems.take(seconds, first, "backoff first") or 0.0
+        self.cap = problems.take(seconds, cap, "backoff cap") or 0.0
+        self.factor = problems.number(factor, "backoff factor", 1, 1000)
+        self.jitter = problems.number(jitter, "backoff jitter", 0, 1)
+        problems.raise_any()
+
+    @classmethod
+    def of(cls, value: object) -> Backoff:
+        """Return ``value`` if it is a backoff, else one that always waits for that duration."""
+        return value if isinstance(value, cls) else cls(first=value, factor=1, cap=value, jitter=0)
+
+    def delay(self, attempt: int, chance: Callable[[], float] = random.random) -> float:
+        """Return the seconds to wait after the ``attempt``-th attempt (the first is 1) has failed."""
+        try:
+            wait = self.first * float(self.factor) ** min(attempt - 1, 2**53)
+        except OverflowError:
+            wait = self.cap if self.first else 0.0
+        return min(wait, self.cap) * (1 + self.jitter * chance())
+
+    def longest(self) -> float:
+        """Return the longest wait in seconds, jitter included."""
+        return (min(self.first, self.cap) if self.factor == 1 else self.cap) * (1 + self.jitter)
+
+    def __repr__(self) -> str:
+        return f"Backoff(first={self.first:g}, factor={self.factor:g}, cap={self.cap:g}, jitter={self.jitter:g})"
+
+
+class Problems:
+    """Collect what is wrong, so that one error tells it all."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def take(self, check: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what ``check`` returns, or note its ``ConfigError`` and return None."""
+        try:
+            return check(*arguments)
+        except ConfigError as error:
+            self.found += error.problems
+            return None
+
+    def number(self, value: Any, what: str, low: float, high: float, whole: bool = False) -> Any:
+        """Return ``value`` where it is a number from ``low`` to ``high``, else note the problem and return ``low``."""
+        kinds = (int,) if whole else (int, float)
+        if isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high:
+            return value
+        noun = "a whole number" if whole else "a number"
+        self.found.append(f"{what} must be {noun} from {low:g} to {high:g}, got {value!r}")
+        return low
+
+    def raise_any(self) -> None:
+        """Raise one ``ConfigError`` with all that was found, if anything was."""
+        if self.found:
+            raise ConfigError(self.found)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Hold every setting. Durations are seconds once loaded."""
+
+    database: Any = field(default=None, repr=False)
+    """A URL (``sqlite:///site.db``), a path, or the site's own Peewee ``Database``."""
+    queue: str = field(default="memory", repr=False)
+    """Where consumers and the site share nudges and locks; ``memory`` shares nothing, and needs no file and no server."""
+    queue_key: Sequence[str] = field(default=(), repr=False)
+    """What signs the messages of a shared queue: secret text, or ``file:/path`` of a file that has it. Of several, the first
+    signs and all are accepted, so that a key can be changed while both sides run."""
+    nudge: str = "auto"
+    """Whether a raise nudges the consumers through the shared queue once it has committed: ``auto`` (where the database cannot
+    tell them), ``on`` or ``off``."""
+    lanes: Mapping[str, int] = field(default_factory=dict)
+    """Threads of each lane by name; a lane that a handler names and this does not gets ``threads``."""
+    threads: int = 4
+    """Threads of a lane that ``lanes`` does not name."""
+    shutdown_timeout: float = 8.0
+    """Seconds that running handlers get after SIGTERM. Docker and supervisord kill after 10."""
+    payload_limit: int = 32_768
+    """The largest payload in bytes of JSON."""
+    batch: int = 1000
+    """The most flags of one claim."""
+    writer_share: float = 0.35
+    """The largest share of time in which ``run`` holds SQLite's only writer; the rest is the site's."""
+    watch: str = "auto"
+    """How commits are seen: ``auto``, ``poll``, or ``off`` (then only the minute's sweep finds work)."""
+    poll_every: float = 0.005
+    """Seconds between two looks where commits are seen by polling."""
+    keep_history: float = 30 * 86400.0
+    """Seconds for which the history of discarded flags is kept."""
+    stuck_after: float | None = None
+    """Seconds after which a consumer ends, to be started again, where a lane's handlers all hang; None: it waits for them."""
+    sweepers: int = 1
+    """How many consumers may sweep a lane at the same time, on a database server. Further ones stand by."""
+    notify: str = "raise"
+    """Who tells PostgreSQL's listeners of a flag: ``raise``, ``trigger`` (installed by ``init``: for flags that other programs
+    write, too), or ``off`` (then flags are seen once a second). Commits that tell wait for each other."""
+    state_dir: str = ""
+    """Folder for what a consumer notes on its own host, where the database is a server; by default below the user's home."""
+
+    @classmethod
+    def load(cls, arguments: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Settings:
+        """Put the settings together: an argument wins over the environment, that over the TOML file, that over the default.
+
+        :param arguments: by name; None counts as not given.
+        :param environ: ``FLAGSWEEP_<NAME>`` for each setting, and ``FLAGSWEEP_CONFIG``: the path of a TOML file.
+        :raises ConfigError: naming every unknown or bad setting at once.
+        """
+        given = {**_from_toml(environ.get("FLAGSWEEP_CONFIG")), **_from_environment(environ)}
+        given.update({name: value for name, value in arguments.items() if value is not None})
+        problems = Problems()
+        known = {f.name for f in fields(cls)}
+        for name in sorted(set(given) - known):
+            problems.found.append(f"unknown setting {name!r}; known are {', '.join(sorted(known))}")
+        checked = {name: _check(problems, name, value) for name, value in given.items() if name in known}
+        if checked.get("queue", "memory").startswith(REMOTE) and not given.get("queue_key"):
+            problems.found.append(
+                f"the queue {hidden(checked['queue'])} needs a queue_key, the same for the site and its consumers: {MAKE_KEY}"
+            )
+        problems.raise_any()
+        return cls(**checked)
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    names = (f.name for f in fields(Settings))
+    return {name: environ[variable] for name in names if (variable := f"FLAGSWEEP_{name.upper()}") in environ}
+
+
+def _from_toml(path: str | None) -> dict[str, Any]:
+    if not path:
+        return {}
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:  # pragma: no cover
+        import tomli as tomllib
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"FLAGSWEEP_CONFIG names {path!r}, which cannot be read as TOML: {error}") from error
+
+
+def _check(problems: Problems, name: str, value: Any) -> Any:
+    if name in ("shutdown_timeout", "poll_every", "keep_history", "stuck_after"):
+        amount = problems.take(seconds, value, name)
+        if name == "stuck_after" and amount is not None and amount < 2:
+            problems.found.append(f"stuck_after must be at least 2s, got {value!r}: it is looked for once a second")
+        if name == "poll_every" and amount is not None and amount < 0.001:
+            problems.found.append(f"poll_every must be at least 1ms, got {value!r}: looking without a pause fills a processor")
+        return amount
+    if name in ("threads", "payload_limit", "batch", "sweepers"):
+        limits = {"threads": (1, 1000), "payload_limit": (64, 1_048_576), "batch": (1, 10_000), "sweepers": (1, 100)}
+        low, high = limits[name]
+        return problems.number(_number(value), name, low, high, whole=True)
+    if name == "writer_share":
+        return problems.number(_number(value), name, 0.01, 1)
+    if name == "lanes":
+        return _lanes(problems, value)
+    if name == "watch" and value not in ("auto", "poll", "off"):
+        problems.found.append(f"watch must be 'auto', 'poll' or 'off', got {value!r}")
+    if name == "nudge" and value not in ("auto", "on", "off"):
+        problems.found.append(f"nudge must be 'auto', 'on' or 'off', got {value!r}")
+    if name == "notify" and value not in ("raise", "trigger", "off"):
+        problems.found.append(f"notify must be 'raise', 'trigger' or 'off', got {value!r}")
+    if name == "state_dir" and not isinstance(value, (str, os.PathLike)):
+        problems.found.append(f"state_dir must be the path of a folder, got {value!r}")
+    if name == "queue":
+        return _queue(problems, value)
+    if name == "queue_key":
+        return _keys(problems, value)
+    return value
+
+
+def _queue(problems: Problems, value: Any) -> str:
+    if value in ("memory", "memory://"):
+        return "memory"
+    if isinstance(value, str) and value.startswith(("sqlite:///", *REMOTE)) and len(value.partition("://")[2]) > 1:
+        return value
+    got = hidden(value) if isinstance(value, str) else value
+    problems.found.append(
+        f"queue must be 'memory', 'sqlite:///queue.db', 'redis://host:6379/0' or 'postgresql://user@host/name', got {got!r}"
+    )
+    return "memory"
+
+
+def _keys(problems: Problems, value: Any) -> tuple[str, ...]:
+    """Return the keys, of which none may be short enough to be guessed. No message shows one."""
+    if isinstance(value, str):
+        value = [key.strip() for key in value.split(",") if key.strip()]
+    if not isinstance(value, Sequence) or not all(isinstance(key, str) for key in value):
+        problems.found.append("queue_key must be secret text, 'file:/path', or a list of these")
+        return ()
+    if any(len(key) < SHORTEST_KEY and not key.startswith("file:") for key in value):
+        problems.found.append(f"queue_key must have at least {SHORTEST_KEY} characters: {MAKE_KEY}")
+    return tuple(value)
+
+
+def hidden(url: str) -> str:
+    """Return a URL without what may be its password: that may hold any character, so nothing is parsed here."""
+    scheme, mark, rest = url.partition("://")
+    if "@" in rest:
+        return f"{scheme}{mark}***@{rest.rpartition('@')[2]}" if "?" not in rest else f"{scheme}{mark}***"
+    return f"{url.partition('?')[0]}?***" if "?" in rest else url
+
+
+def _number(value: Any) -> Any:
+    """Return the number that a text from the environment spells, anything else as it is."""
+    if isinstance(value, str):
+        try:
+            return float(value) if "." in value else int(value)
+        except ValueError:
+            pass
+    return value
+
+
+def _lanes(problems: Problems, value: Any) -> dict[str, int]:
+    if isinstance(value, str):
+        pairs = (part.partition("=") for part in value.split(",") if part.strip())
+        value = {name.strip(): _number(count.strip()) for name, _, count in pairs}
+    if not isinstance(value, Mapping):
+        problems.found.append(f"lanes must map names to threads, as {{'mail': 4}} or 'mail=4,slow=1', got {value!r}")
+        return {}
+    for name in value:
+        problems.take(check_name, name, "a lane's name")
+    return {name: problems.number(count, f"threads of lane {name!r}", 1, 1000, whole=True) for name, count in value.items()}
+
+
+def check_name(value: object, what: str) -> str:
+    """Return a kind's or lane's name.
+
+    :raises ConfigError: when it is not 1 to 100 printable characters without white space.
+    """
+    if not isinstance(value, str) or not 1 <= len(value) <= 100 or not value.isprintable() or " " in value or value == "-":
+        raise ConfigError(f"{what} must be 1 to 100 printable characters without spaces (and not '-'), got {value!r}")
+    return value

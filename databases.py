@@ -1,0 +1,344 @@
+"""Databases: from a URL, a path or the site's own Peewee database to a store."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+import peewee
+from peewee import Database, InterfaceError, MySQLDatabase, OperationalError, PostgresqlDatabase, Proxy, SqliteDatabase
+from playhouse.db_url import parse
+
+from .claims import Store
+from .dialects import Dialect
+from .dialects.mysql import Mysql
+from .dialects.postgresql import Postgresql
+from .dialects.sqlite import Sqlite
+from .errors import ConfigError, NotReady
+
+log = logging.getLogger("flagsweep")
+
+MEMORY = ":memory:"
+FOREIGN = frozenset(f"playhouse.{name}" for name in ("apsw_ext", "cysqlite_ext", "sqlcipher_ext", "sqliteq"))
+"""Peewee databases that bring a SQLite library of their own, whose locks on the file ours would drop, or write in a thread."""
+BUSY = 5
+"""Seconds that a connection of ours waits for SQLite's writer."""
+
+
+_inherited: list[Any] = []
+_made: weakref.WeakSet[Database] = weakref.WeakSet()
+_to_servers: weakref.WeakSet[Any] = weakref.WeakSet()
+_connecting: set[int] = set()
+_changed = threading.Condition()
+FORK_PATIENCE = 2.0
+"""Seconds for which a fork waits for threads that are just connecting: what they get would be the child's, too."""
+
+
+@contextmanager
+def _noted() -> Iterator[None]:
+    """Have no fork take place while this thread connects to a server."""
+    with _changed:
+        _connecting.add(threading.get_ident())
+    try:
+        yield
+    finally:
+        with _changed:
+            _connecting.discard(threading.get_ident())
+            _changed.notify_all()
+
+
+def _before_fork() -> None:
+    _changed.acquire()
+    _changed.wait_for(lambda: not _connecting, FORK_PATIENCE)
+
+
+def _after_fork_in_parent() -> None:
+    _changed.release()
+
+
+def _after_fork_in_child() -> None:
+    """Forget connections that a fork inherited, and never close them: SQLite forbids to use or close them in the child.
+
+    Those to a server are cut off from it, without a word: its session, and with that a lease, would live on with the child.
+    """
+    _connecting.clear()
+    _changed.release()
+    for db in list(_made):
+        if not db.is_closed():
+            _inherited.append(db.connection())
+            db.dispose()
+    cut = list(_to_servers)
+    if cut:
+        _inherited.extend(cut)
+        nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        for connection in cut:
+            with suppress(Exception):  # It was closed already.
+                os.dup2(nowhere, _descriptor(connection), inheritable=False)
+        os.close(nowhere)
+
+
+def _descriptor(connection: Any) -> int:
+    """Return the file descriptor of a driver's connection."""
+    return connection.fileno() if hasattr(connection, "fileno") else connection._sock.fileno()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+
+
+class SiteDatabase(SqliteDatabase):
+    """A SQLite file that is never made by accident: with a wrong path an empty file would be swept for ever."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        _made.add(self)
+
+    def _connect(self):
+        if self.database != MEMORY and not os.path.exists(self.database):
+            raise NotReady(
+                f"there is no database {self.database}: run 'flagsweep init' (or call flags.init()) once, or mend the path"
+            )
+        return super()._connect()  # type: ignore[misc]
+
+
+class _Healing:
+    """Forget a connection that the server has cut: Peewee would go on using it, and fail with every statement."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        _made.add(self)  # type: ignore[arg-type]
+
+    def _connect(self) -> Any:
+        with _noted():
+            connection = super()._connect()  # type: ignore[misc]
+            _to_servers.add(connection)
+        return connection
+
+    def execute_sql(self, sql: str, params: Any = None) -> Any:
+        try:
+            return super().execute_sql(sql, params)  # type: ignore[misc]
+        except (OperationalError, InterfaceError):
+            self._forget_if_cut()
+            raise
+
+    def _forget_if_cut(self) -> None:
+        db: Any = self
+        if not db.is_closed() and not db.transaction_depth() and self._is_cut(db.connection()):
+            db._state.reset()
+
+    def _is_cut(self, connection: Any) -> bool:
+        return bool(connection.closed)
+
+
+class PostgresqlSite(_Healing, PostgresqlDatabase):
+    """A PostgreSQL database that gets over a lost connection."""
+
+
+class MysqlSite(_Healing, MySQLDatabase):
+    """A MySQL or MariaDB database that gets over a lost connection."""
+
+    def _is_cut(self, connection: Any) -> bool:
+        return not connection.open
+
+
+class MysqlEngine(MysqlSite):
+    """Our own connections: without the gap locks in which claims and raises would deadlock, and without long waits."""
+
+    def _initialize_connection(self, conn: Any) -> None:
+        with conn.cursor() as cursor:
+            cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            cursor.execute("SET SESSION innodb_lock_wait_timeout = 5")
+
+
+class _Kind(NamedTuple):
+    """Describe how a server is reached.
+
+    :param site: what every connection gets, so that a request that meets a dead server fails and does not hang.
+    :param engine: what ours get besides.
+    """
+
+    dialect: type[Dialect]
+    made: type[Any]
+    ours: type[Any]
+    theirs: type[Database]
+    extra: str
+    site: dict[str, Any]
+    engine: dict[str, Any]
+
+
+_ALIVE = {"connect_timeout": 5, "keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 1, "keepalives_count": 3}
+_PATIENT = "-c lock_timeout=5s -c default_transaction_isolation=read\\ committed"
+
+SERVERS = {
+    "postgresql": _Kind(
+        Postgresql,
+        PostgresqlSite,
+        PostgresqlSite,
+        PostgresqlDatabase,
+        "postgres",
+        {"prefer_psycopg3": True, **_ALIVE},
+        {"options": _PATIENT},
+    ),
+    "mysql": _Kind(Mysql, MysqlSite, MysqlEngine, MySQLDatabase, "mysql", {"connect_timeout": 5}, {}),
+}
+ALIASES = {"postgres": "postgresql", "mariadb": "mysql"}
+
+
+def open_store(database: Any) -> tuple[Store, Path | None]:
+    """Return the store of a database and the path of its file, None for one in memory or on a server. Opens nothing.
+
+    :raises ConfigError: where it is no database that flagsweep can use.
+    """
+    if isinstance(database, Proxy):
+        if database.obj is None:
+            raise ConfigError("the DatabaseProxy has no database yet: call its initialize(...) before FlagSweep(...)")
+        database = database.obj
+    scheme = _scheme(database)
+    if scheme is not None:
+        return _server_store(scheme, database), None
+    site = database if isinstance(database, Database) else SiteDatabase(_path(database), **_options())
+    if not isinstance(site, SqliteDatabase):
+        raise ConfigError(
+            f"the database must be SQLite, PostgreSQL, MySQL or MariaDB through Peewee's own classes, got {type(site).__name__}"
+        )
+    name = _checked_name(site)
+    if name == MEMORY:
+        return Store(site, site, Sqlite(), "the database in memory"), None
+    if isinstance(database, Database) and getattr(site, "_lock_type", None) is None:
+        setattr(site, "_lock_type", "IMMEDIATE")  # noqa: B010 (Peewee has no public setter)
+        log.info(
+            "transactions of %s now begin IMMEDIATE: a deferred one that reads and then writes fails beside a sweep's commits",
+            name,
+        )
+    path = Path(name).absolute()
+    engine = SiteDatabase(str(path), **_options())
+    for name in ("_functions", "_aggregates", "_collations", "_window_functions"):
+        setattr(engine, name, getattr(site, name))  # Conditions and triggers of the site's may use them.
+    return Store(site, engine, Sqlite(), str(path), path), path
+
+
+def _scheme(database: Any) -> str | None:
+    """Return which kind of server a URL or Peewee database names, or None."""
+    if isinstance(database, Database):
+        foreign = type(database).__module__.startswith("playhouse.cockroachdb")
+        return next((name for name, kind in SERVERS.items() if isinstance(database, kind.theirs) and not foreign), None)
+    scheme = str(database).partition("://")[0].lower() if "://" in str(database) else ""
+    scheme = ALIASES.get(scheme, scheme)
+    return scheme if scheme in SERVERS else None
+
+
+def _server_store(scheme: str, database: Any) -> Store:
+    kind = SERVERS[scheme]
+    if isinstance(database, Database):
+        site, name, given = database, database.database, dict(database.connect_params)
+        if not name:
+            raise ConfigError("the Peewee database has no name yet: call its init(...) before FlagSweep(...)")
+    else:
+        given = _parsed(database)
+        name = given.pop("database")
+        site = _made_by(kind, kind.made, name, {**kind.site, **given})
+    ours = {**kind.site, **given, **kind.engine}
+    if "options" in given and "options" in ours:
+        ours["options"] = f"{given['options']} {ours['options']}"
+    host = given.get("host") or given.get("unix_socket") or "localhost"
+    where = f"{scheme}://{host}{':' + str(given['port']) if given.get('port') else ''}/{name}"
+    session = partial(_made_by, kind, kind.ours, name, {**ours, "thread_safe": False})
+    return Store(site, _made_by(kind, kind.ours, name, ours), kind.dialect(), where, session=session)
+
+
+def _made_by(kind: _Kind, made: type[Any], name: str, parameters: dict[str, Any]) -> Any:
+    if _driver(kind) is None:
+        raise ConfigError(f"{kind.dialect.name} needs its driver: pip install 'flagsweep[{kind.extra}]'")
+    return made(name, **parameters)
+
+
+def _driver(kind: _Kind) -> Any:
+    return {"postgres": getattr(peewee, "psycopg", None), "mysql": getattr(peewee, "mysql", None)}[kind.extra]
+
+
+def _parsed(url: Any) -> dict[str, Any]:
+    """Return the parameters of a connection that a URL names."""
+    try:
+        given = parse(str(url), unquote_password=True, unquote_user=True)
+    except ValueError:
+        raise ConfigError(
+            f"{_hidden(str(url))!r} cannot be read as a URL: write 'postgresql://user:password@host/database', "
+            "with %-codes for special characters of the password"
+        ) from None
+    if not given.get("database"):
+        raise ConfigError(f"{_hidden(str(url))!r} names no database: write 'postgresql://user:password@host/database'")
+    if "passwd" in given:
+        given["password"] = given.pop("passwd")
+    return given
+
+
+def _options() -> dict[str, Any]:
+    return {"pragmas": {"synchronous": "FULL"}, "timeout": BUSY, "lock_type": "IMMEDIATE"}
+
+
+def _checked_name(site: SqliteDatabase) -> str:
+    """Return the file name of a site's own database, refusing what would bring in a second SQLite library or another thread."""
+    foreign = {base.__module__ for base in type(site).__mro__} & FOREIGN
+    if foreign:
+        raise ConfigError(f"{type(site).__name__} ({foreign.pop()}) cannot be swept: use SqliteDatabase or PooledSqliteDatabase")
+    if hasattr(site, "manual_close") and site.connect_params.get("check_same_thread", True):
+        raise ConfigError(f"{type(site).__name__} hands connections from thread to thread: give it check_same_thread=False")
+    name = site.database
+    if not name:
+        raise ConfigError("the Peewee database has no name yet: call its init(...) before FlagSweep(...)")
+    if str(name).startswith("file:"):
+        raise ConfigError(f"the Peewee database has the URI {name!r}: give it the plain path of the file")
+    return os.fspath(name)
+
+
+def _path(database: Any) -> str:
+    """Return the absolute path that a URL or path names."""
+    if database is None or database == "":
+        raise ConfigError(
+            "no database: pass a URL such as 'sqlite:///site.db', a path or a Peewee Database, or set FLAGSWEEP_DATABASE"
+        )
+    if not isinstance(database, (str, os.PathLike)):
+        raise ConfigError(f"database must be a URL, a path or a Peewee Database, got {database!r}")
+    text = os.fspath(database)
+    if text == MEMORY:
+        return MEMORY
+    if "://" in text:
+        text = _path_of_url(text)
+    if text == MEMORY:
+        return MEMORY
+    if "\0" in text or not Path(text).name:
+        raise ConfigError(f"the database's path {text!r} names no file")
+    return str(Path(text).absolute())
+
+
+def _path_of_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ConfigError(f"{_hidden(url)!r} cannot be read as a URL: write 'sqlite:///site.db', or a plain path") from None
+    if parts.scheme != "sqlite":
+        raise ConfigError(f"the database URL must begin with 'sqlite://', 'postgresql://' or 'mysql://', got {_hidden(url)!r}")
+    if parts.netloc:
+        raise ConfigError(
+            f"{_hidden(url)!r} names the host {parts.netloc.rpartition('@')[2]!r}: a file takes three slashes, "
+            "'sqlite:///site.db', and an absolute path four"
+        )
+    if parts.query or parts.fragment:
+        raise ConfigError(f"{_hidden(url)!r} has parameters, and none is known: give the path alone")
+    return unquote(parts.path[1:]) or MEMORY
+
+
+def _hidden(url: str) -> str:
+    """Return a URL without what may be its password: that may hold any character, so nothing is parsed here."""
+    scheme, mark, rest = url.partition("://")
+    if "@" in rest:
+        return f"{scheme}{mark}***@{rest.rpartition('@')[2]}" if "?" not in rest else f"{scheme}{mark}***"
+    return f"{url.partition('?')[0]}?***" if "?" in rest else url

@@ -1,0 +1,420 @@
+"""A lane: its sweep claims, performs and settles until nothing is due; and the pace at which it may write."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from .claims import Claimed, Store
+from .config import Clock
+from .dialects import DATABASE_ERRORS
+from .handlers import Handler
+from .models import AWAY
+from .perform import DONE, Discarded, Failed, Lowered, Settled, Snoozed, describe, headline, plan
+from .pool import HUNGRY, SATED, WHEN_FREE, Pool
+
+log = logging.getLogger("flagsweep")
+
+OUTCOMES = ("lowered", "again", "snoozed", "discarded", "dead", "released", "lost")
+"""What a sweep counts. ``again``: failed or raised anew while it ran; ``lost``: no longer ours when its handler was done."""
+
+
+class Pacer:
+    """Share SQLite's only writer with the site.
+
+    :param share: the largest share of time in which this process holds it; 1 never waits.
+    :param batch: the most flags of one transaction.
+    """
+
+    TARGET = 0.005
+    """Seconds that a transaction should last where the writer is shared."""
+
+    def __init__(self, share: float, batch: int):
+        self.share = share
+        self.most = batch
+        self.batch = batch if share >= 1 else min(batch, 100)
+        self._free_at = 0.0
+        self._lock = threading.Lock()
+
+    def turn(self) -> None:
+        """Wait for our turn to write."""
+        with self._lock:
+            now = time.monotonic()
+            wait = self._free_at - now
+        if wait > 0:
+            time.sleep(wait)
+
+    def ended(self, began: float, flags: int) -> None:
+        """Take note of a transaction that had the writer since ``began``, and settled and claimed so many flags."""
+        if self.share >= 1:
+            return
+        now = time.monotonic()
+        lasted = now - began
+        self._free_at = now + lasted * (1 / self.share - 1)
+        if flags >= self.batch // 2 and lasted > 0:
+            self.batch = int(min(self.most, max(20, flags * self.TARGET / lasted)))
+
+
+class Lane:
+    """Sweep the flags of one lane.
+
+    :param handlers: the lane's handlers by kind, aliases included.
+    :param consumer: the id under which flags are claimed.
+    :param may_claim: whether the consumer's lease, and its seat in this lane, are its own just now.
+    :param thorough: look for own rows every time, as ``sweep()`` does; a consumer gives that at most a tenth of the time.
+    """
+
+    HELD = 0.05
+    """Seconds until a flag that somebody else's transaction holds is tried again."""
+    TRIES = 10
+
+    def __init__(
+        self,
+        name: str,
+        handlers: Mapping[str, Handler],
+        store: Store,
+        clock: Clock,
+        pool: Pool,
+        pacer: Pacer,
+        consumer: int,
+        on_dead: Callable[[Claimed, str], None],
+        thorough: bool = True,
+        may_claim: Callable[[], bool] = lambda: True,
+    ):
+        self.name = name
+        self.handlers = handlers
+        self.pool = pool
+        self.stopping = False
+        self.busy = False
+        self.asked = False
+        self.wake_at: float | None = None
+        self.retry_at = 0.0
+        self.seat = 0
+        self.first_error: BaseException | None = None
+        self._store = store
+        self._clock = clock
+        self._pacer = pacer
+        self.consumer = consumer
+        self._may_claim = may_claim
+        self._on_dead = on_dead
+        self._thorough = thorough
+        self._turns = threading.Lock()
+        self._kinds = list(handlers)
+        self._own = [h for h in dict.fromkeys(handlers.values()) if h.rows is not None]
+        self._blind: dict[str, float] = {}
+        self._held: list[tuple[Claimed, Any, float]] = []
+        self._held_until = 0.0
+        self._in_doubt: list[int] = []
+        self._left: int | None = None
+
+    def sweep(
+        self,
+        limit: int | None = None,
+        progress: Callable[[Counter], None] | None = None,
+        total: Counter[str] | None = None,
+    ) -> Counter[str]:
+        """Claim, perform and settle until nothing is due; return counts by outcome.
+
+        Whatever fails leaves the outcomes that are not settled yet with the pool: the next sweep settles them first.
+
+        :param limit: the most flags to claim.
+        :param progress: called with the counts so far after every settling.
+        :param total: what to add the counts to: they are not lost with a sweep that fails.
+        """
+        total = Counter() if total is None else total
+        self._left = limit
+        self.busy = True
+        try:
+            while True:
+                worked = self._turn_through(total)
+                if worked and progress:
+                    progress(total)
+                if self.pool.outstanding:
+                    self.pool.wait()
+                elif self._held:
+                    time.sleep(self.HELD)
+                elif not worked and self.pool.hungry == SATED:
+                    return total
+        finally:
+            self.busy = False
+            if any(total.values()):
+                log.info("swept %s: %s", self.name, ", ".join(f"{n} {what}" for what, n in total.items() if n))
+
+    def has_due(self) -> bool:
+        """Return whether a flag of this lane is due, without claiming."""
+        return self._may_claim() and bool(self._due(self._clock.now()))
+
+    def has_own_rows(self) -> bool:
+        """Return whether this lane's work may also stand in the site's own tables."""
+        return bool(self._own)
+
+    def kinds(self) -> Sequence[str]:
+        """Return the kinds of this lane."""
+        return self._kinds
+
+    def stop(self) -> None:
+        """Claim nothing more, and give back what has not started."""
+        self.stopping = self.pool.stopping = True
+        self.pool.nudge()
+
+    def settle_rest(self) -> None:
+        """Settle what a sweep that failed has left, once more and for good; what cannot be settled is rescued and runs again."""
+        try:
+            while self._turn(Counter()):
+                pass
+        except AWAY as error:
+            log.warning("outcomes of lane %s could not be settled, their flags run again: %s", self.name, error)
+
+    def _turn_through(self, total: Counter[str]) -> bool:
+        """Take a turn, and take it again where another transaction was in its way."""
+        for left in reversed(range(self.TRIES)):
+            try:
+                return self._turn(total)
+            except DATABASE_ERRORS as error:
+                if self._store.dialect.one_writer or not self._store.dialect.is_busy(error) or not left:
+                    raise
+                time.sleep(self.HELD)
+        raise AssertionError("a loop over no tries")
+
+    def _turn(self, total: Counter[str]) -> bool:
+        """Settle what is done and claim the next, in one transaction; return whether there was anything to do."""
+        with self._turns:
+            self.pool.hungry = SATED
+            outcomes, now = self.pool.collect() + self._no_longer_held(), self._clock.now()
+            recalled = self.pool.recall() if self.stopping else []
+            try:
+                found = self._discover() if self._wants_more() else []
+                due = [] if outcomes or not self._wants_more() else self._due(now)
+                if not (outcomes or recalled or found or due or self._in_doubt):
+                    return False
+                counts, claimed, discovered, news = self._write(outcomes, recalled, found, due, now)
+            except BaseException:
+                self.pool.put_back(outcomes)
+                self.pool.give(recalled)
+                raise
+            self.pool.give(claimed)
+            total.update(counts)
+        for tell in news:
+            tell()
+        # Not what was found or due: somebody else's open transaction may hold it, and to ask again at once would spin.
+        return bool(outcomes or recalled or claimed or discovered)
+
+    def _no_longer_held(self) -> list[tuple[Claimed, Any, float]]:
+        """Return outcomes that could not be settled since somebody else's transaction held their flags: now they may."""
+        if not self._held or time.monotonic() < self._held_until:
+            return []
+        outcomes, self._held = self._held, []
+        return outcomes
+
+    def _write(
+        self, outcomes: list, recalled: list[Claimed], found: list, due: list, now: int
+    ) -> tuple[Counter, list[Claimed], int, list]:
+        self._pacer.turn()
+        claimed: list[Claimed] = []
+        held: list[tuple[Claimed, Any, float]] = []
+        discovered = 0
+        try:
+            with self._store.write(durable=bool(outcomes or recalled)):
+                began = time.monotonic()  # Not before: to wait for another's long transaction is not to hold the writer.
+                self._store.release_claims(self._in_doubt, self.consumer)
+                outcomes, held = self._free_to_settle(outcomes)
+                counts, news = self._settle(outcomes, now)
+                counts["released"] += self._release(recalled, now)
+                for handler, rows in found:
+                    if handler.rows is not None and handler.rows.early:
+                        # Asked again where nobody else writes: a column that is down does not tell that its row was done.
+                        rows = self._find(handler, time.monotonic(), lock=self._store.dialect.shared)
+                    discovered += self._store.discover(handler.kind, rows, handler.options.priority, now)
+                if self._wants_more() and (outcomes or found):
+                    due = self._due(now)
+                self._claim(due, now, claimed)
+        except BaseException:
+            # A commit whose answer was lost may have taken place: then these are claimed, and nobody would ever run them.
+            self._in_doubt += {flag.token for flag in claimed}
+            raise
+        self._in_doubt.clear()
+        if held:
+            self._held += held
+            self._held_until = time.monotonic() + self.HELD
+        self._pacer.ended(began, len(outcomes) + len(claimed))
+        return counts, claimed, discovered, news
+
+    def _free_to_settle(self, outcomes: list[tuple[Claimed, Any, float]]) -> tuple[list, list]:
+        """Part outcomes into those that can be settled now, and those whose flags somebody else's open transaction holds."""
+        held = self._store.held([claimed.id for claimed, *_ in outcomes]) if outcomes else set()
+        if not held:
+            return outcomes, []
+        return [o for o in outcomes if o[0].id not in held], [o for o in outcomes if o[0].id in held]
+
+    # Claiming.
+
+    def _wants_more(self) -> bool:
+        return not self.stopping and self._left != 0 and self._may_claim()
+
+    def _due(self, now: int) -> list[tuple[int, str]]:
+        """Return (priority, kind) of what is due, the most urgent first; kinds of one priority take turns at being first."""
+        self._kinds = self._kinds[1:] + self._kinds[:1]
+        due = [(priority, kind) for kind, priority, earliest in self._store.agenda(self._kinds) if earliest <= now]
+        return sorted(due, key=lambda item: -item[0] if isinstance(item[0], (int, float)) else 0)
+
+    def _claim(self, due: list[tuple[int, str]], now: int, claimed: list[Claimed]) -> None:
+        for index, (priority, kind) in enumerate(due):
+            peers = sum(1 for p, _ in due[index:] if p == priority)
+            room = min(self.pool.room(kind) - len(claimed), self._pacer.batch - len(claimed), *self._limit(len(claimed)))
+            share = -(-room // peers)
+            if share > 0:
+                taken = self._store.claim(kind, priority, share, self.consumer, now)
+                claimed += taken
+                self._lower_early(taken)
+                more = HUNGRY if len(taken) == share else SATED
+            else:
+                more = WHEN_FREE
+            self.pool.hungry = max(self.pool.hungry, more)
+        if self._left is not None:
+            self._left -= len(claimed)
+
+    def _limit(self, claimed: int) -> list[int]:
+        return [] if self._left is None else [self._left - claimed]
+
+    def _lower_early(self, claimed: list[Claimed]) -> None:
+        for flag in claimed:
+            rows = self.handlers[flag.kind].rows
+            if rows is not None and rows.early and isinstance(flag.payload, dict):
+                try:
+                    rows.lower(self._store.engine, str(flag.payload.get("row")))
+                except Exception as error:
+                    self._raise_if_away(error)
+                    flag.trouble = error
+
+    # Own rows.
+
+    def _discover(self) -> list[tuple[Handler, list[tuple[str, str]]]]:
+        """Return the rows of the site that became work. A kind whose table is missing waits alone, with one line in the log."""
+        found = []
+        self.wake_at = None
+        for handler in self._own:
+            ready = self._blind.get(handler.kind, 0.0)
+            began = time.monotonic()
+            if began < ready and (not self._thorough or self.pool.outstanding):
+                self.wake_at = min(ready, self.wake_at or ready)
+                continue
+            rows = self._find(handler, began)
+            if rows:
+                found.append((handler, rows))
+        return found
+
+    def _find(self, handler: Handler, began: float, lock: bool = False) -> list[tuple[str, str]]:
+        try:
+            kind, aliases = handler.kind, handler.options.aliases
+            text = self._store.dialect.text_type
+            rows = handler.rows.find(self._store.engine, kind, self._pacer.batch, aliases, text, lock)  # type: ignore[union-attr]
+        except Exception as error:
+            self._raise_if_away(error)
+            if handler.kind not in self._blind or not self._thorough:
+                why = headline(describe(error))
+                log.warning("%s finds no rows: %s; it is asked again in a minute, other kinds go on", handler.kind, why)
+            self._blind[handler.kind] = time.monotonic() + 60
+            return []
+        took = time.monotonic() - began
+        self._blind[handler.kind] = 0.0 if rows else time.monotonic() + 9 * took
+        return rows
+
+    # Settling.
+
+    def _settle(self, outcomes: list[tuple[Claimed, Any, float]], now: int) -> tuple[Counter[str], list[Callable[[], None]]]:
+        """Settle outcomes within the open transaction; return counts, and what is to be told once it has committed."""
+        counts: Counter[str] = Counter()
+        lowered: dict[int, list[int]] = defaultdict(list)
+        spent: dict[str, list[float]] = defaultdict(lambda: [0, 0.0])
+        rest, news = [], []
+        for claimed, outcome, took in outcomes:
+            tally = spent[claimed.kind]
+            tally[0] += 1
+            tally[1] += took
+            if outcome is DONE:
+                lowered[claimed.token].append(claimed.id)
+            else:
+                rest.append((claimed, outcome))
+        for token, ids in lowered.items():
+            gone, bumped = self._store.lower(ids, token)
+            counts.update(lowered=gone, again=bumped, lost=len(ids) - gone - bumped)
+        for claimed, outcome in rest:
+            how, tell = self._settle_other(claimed, outcome, now)
+            counts[how] += 1
+            news.append(tell)
+        for kind, (count, took) in spent.items():
+            self.pool.learn(kind, int(count), took)
+        return counts, news
+
+    def _settle_other(self, claimed: Claimed, outcome: Any, now: int) -> tuple[str, Callable[[], None]]:
+        if isinstance(outcome, Settled):
+            return outcome.how, _nothing
+        handler = self.handlers[claimed.kind]
+        discards = isinstance(outcome, Discarded) and (handler.rows is None or handler.rows.column is not None)
+        if discards or isinstance(outcome, Lowered):
+            try:
+                with self._store.undoable():
+                    settle = self._discard if discards else self._lower_with_row
+                    return settle(claimed, outcome, handler, now)
+            except Exception as error:  # A trigger, a constraint: this row cannot be lowered, and holds up no other.
+                if not self._store.dialect.in_transaction(self._store.engine):
+                    raise
+                self._raise_if_away(error)
+                outcome = Failed(describe(error), error)
+        step = plan(handler, claimed, outcome, now)
+        state = self._store.settle_one(claimed.id, claimed.token, step, now)
+        how = {None: "lost", "dead": "dead"}.get(state, "snoozed" if isinstance(outcome, Snoozed) else "again")
+        return how, lambda: self._tell(claimed, outcome, how, step.due - now)
+
+    def _raise_if_away(self, error: Exception) -> None:
+        """Raise again what has to do with the database as a whole, not with one row or table of the site's."""
+        if self._store.dialect.is_away(error):
+            raise error
+
+    def _lower_with_row(self, claimed: Claimed, outcome: Lowered, handler: Handler, _: int) -> tuple[str, Callable[[], None]]:
+        gone, bumped = self._store.lower([claimed.id], claimed.token)
+        if gone and handler.rows is not None and outcome.row is not None and not handler.rows.early:
+            handler.rows.lower(self._store.engine, outcome.row.key, outcome.row.raw)
+        return "lowered" if gone else "again" if bumped else "lost", _nothing
+
+    def _discard(self, claimed: Claimed, outcome: Discarded, handler: Handler, now: int) -> tuple[str, Callable[[], None]]:
+        gone, bumped = self._store.lower([claimed.id], claimed.token)
+        if gone:
+            if handler.rows is not None and not handler.rows.early:
+                handler.rows.lower(self._store.engine, claimed.key, claimed.row and claimed.row.raw)
+            self._store.record(self._store.engine, [(claimed.id, claimed.kind, claimed.key, "discarded", outcome.reason)], now)
+        how = "discarded" if gone else "again" if bumped else "lost"
+        return how, lambda: log.info("%s (flag %d) %s: %s", claimed.kind, claimed.id, how, headline(outcome.reason))
+
+    def _release(self, flags: list[Claimed], now: int) -> int:
+        by_token: dict[int, list[int]] = defaultdict(list)
+        for flag in flags:
+            by_token[flag.token].append(flag.id)
+        return sum(self._store.release(ids, token, now) for token, ids in by_token.items())
+
+    def _tell(self, claimed: Claimed, outcome: Any, how: str, wait: int) -> None:
+        """Log one line for what did not succeed, and tell the site of a death."""
+        if isinstance(outcome, Snoozed):
+            return
+        error = outcome.error if isinstance(outcome, Failed) else outcome.reason
+        if self._thorough and isinstance(outcome, Failed) and self.first_error is None:
+            self.first_error = outcome.exception
+        after = f"again in {wait / 1e6:.0f} s" if how == "again" else how
+        log.warning(
+            "%s (flag %d) attempt %d failed, %s: %s",
+            claimed.kind,
+            claimed.id,
+            claimed.attempts + 1,
+            after,
+            headline(error),
+        )
+        if how == "dead":
+            self._on_dead(claimed, error)
+
+
+def _nothing() -> None:
+    pass

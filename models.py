@@ -1,0 +1,333 @@
+"""The tables, the states of a flag, and the verbs of the site. Whoever sweeps has ``claims.py``; no other room sends a statement
+about a flag.
+
+========= ============================================ =========================================
+state     leaves by                                    to
+========= ============================================ =========================================
+waiting   ``claim``                                    claimed
+waiting   ``lower_one`` (a person, the site)           gone
+claimed   ``lower`` (success, discard), not bumped     gone
+claimed   ``lower``, bumped: raised again meanwhile    waiting, attempts 0, due as the raise says
+claimed   ``settle_one``: try again, snooze, release   waiting
+claimed   ``settle_one``: out of attempts, not bumped  dead
+claimed   ``rescue``: its consumer died                waiting, or dead where it is to blame
+dead      ``raise_``, ``retry``                        waiting, attempts 0
+dead      ``discard``                                  gone
+========= ============================================ =========================================
+
+Settling is fenced: ``WHERE id = ? AND claim_token = ?``, and the row count decides. Times are arguments, in microseconds UTC.
+``dialects/`` has the text of every statement.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from peewee import (
+    SQL,
+    BigAutoField,
+    BigIntegerField,
+    Check,
+    Database,
+    IntegerField,
+    Model,
+    NodeList,
+    SmallIntegerField,
+    TextField,
+)
+
+from . import schema
+from .dialects import DATABASE_ERRORS, Dialect
+from .errors import DatabaseAway, FlagSweepError, NotReady
+
+AWAY: tuple[type[Exception], ...] = (*DATABASE_ERRORS, NotReady, DatabaseAway)
+"""What a sweep takes for a database that is away: it is tried again, and nothing is lost."""
+
+CRASHES = 3
+"""A flag that has crashed the process this often is dead."""
+
+
+class _Id(BigAutoField):
+    """Never repeat an id: ``discard 17`` must not hit a newer flag."""
+
+    def ddl(self, context):
+        return NodeList((super().ddl(context), SQL("AUTOINCREMENT")))
+
+
+class _Text(TextField):
+    """Read bytes that were put there by hand, too."""
+
+    def adapt(self, value):
+        return value.decode(errors="backslashreplace") if isinstance(value, bytes) else super().adapt(value)
+
+
+def _default(value: str) -> list:
+    return [SQL(f"DEFAULT {value}")]
+
+
+class Flag(Model):
+    """Say that work is owed. Unique by (kind, key); a lowered flag has no row."""
+
+    id = _Id()
+    kind = _Text()
+    key = _Text()
+    payload = _Text()
+    state = _Text(constraints=[*_default("'waiting'"), Check("state IN ('waiting', 'claimed', 'dead')")])
+    priority = SmallIntegerField(constraints=_default("0"))
+    due_at = BigIntegerField()
+    raised_at = BigIntegerField()
+    raised_as = TextField(constraints=_default("'new'"))
+    generation = BigIntegerField(constraints=_default("1"))
+    attempts = IntegerField(constraints=_default("0"))
+    crashes = IntegerField(constraints=_default("0"))
+    suspect = IntegerField(constraints=_default("0"))
+    cursor = _Text(null=True)
+    error = _Text(null=True)
+    died_at = BigIntegerField(null=True)
+    claim_token = BigIntegerField(null=True)
+    claimed_by = BigIntegerField(null=True)
+    claimed_at = BigIntegerField(null=True)
+    claimed_generation = BigIntegerField(null=True)
+    settled_at = BigIntegerField(null=True)
+
+    class Meta:
+        table_name = "flagsweep_flag"
+
+
+# Indexes are named by hand: Peewee would name them after the class, and a site may have a Flag or a History of its own.
+Flag.add_index(Flag.index(Flag.kind, Flag.key, unique=True, name="flagsweep_flag_kind_key"))
+Flag.add_index(
+    Flag.index(Flag.kind, Flag.priority, Flag.due_at, Flag.id, where=Flag.state == "waiting", name="flagsweep_waiting")
+)
+Flag.add_index(Flag.index(Flag.claimed_by, Flag.claim_token, where=Flag.state == "claimed", name="flagsweep_claimed"))
+Flag.add_index(Flag.index(Flag.kind, Flag.id, where=Flag.state == "dead", name="flagsweep_dead"))
+
+
+class Consumer(Model):
+    """Name who claims. Whether it lives is asked of the lease, never of this row."""
+
+    id = _Id()
+    mode = TextField()
+    pid = IntegerField()
+    host = TextField()
+    started_at = BigIntegerField()
+
+    class Meta:
+        table_name = "flagsweep_consumer"
+
+
+class History(Model):
+    """Keep what became of flags that went without success."""
+
+    id = _Id()
+    at = BigIntegerField()
+    flag = BigIntegerField()
+    kind = TextField()
+    key = TextField()
+    event = TextField()
+    reason = TextField()
+
+    class Meta:
+        table_name = "flagsweep_history"
+
+
+History.add_index(History.index(History.at, name="flagsweep_history_at"))
+
+
+class Raised(NamedTuple):
+    """Tell what a raise did: ``new``, ``coalesced`` (it was up), ``bumped`` (it runs once more) or ``revived`` (it was dead)."""
+
+    id: int
+    how: str
+
+
+class SiteStore:
+    """Do the verbs on one database.
+
+    :param site: the site's database: raises, and what people ask for, go through it and join its transactions.
+    :param engine: our own connections to the same database, for claiming and settling; the same object for ``:memory:``.
+    :param where: what people know the database by, without a password.
+    :param file: the file it is, if it is one.
+    :param session: makes a database object with one connection of its own, where it is a server.
+    """
+
+    def __init__(
+        self,
+        site: Database,
+        engine: Database,
+        dialect: Dialect,
+        where: str,
+        file: Path | None = None,
+        session: Callable[[], Database] | None = None,
+    ):
+        self.site = site
+        self.engine = engine
+        self.dialect = dialect
+        self.where = where
+        self.file = file
+        self.session = session
+        self.writing = threading.RLock()
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether no other process, and no other thread, can see this database."""
+        return self.engine is self.site
+
+    # The site's side.
+
+    def raise_(self, kind: str, key: str, payload: str, priority: int, due_at: int, now: int) -> Raised:
+        """Put a flag up, in the transaction that the caller may have open. One statement, whatever the flag's state was."""
+        with self.explained("the flag was not raised"), self.borrowed() as db:
+            return Raised(*self.dialect.raise_(db, kind, key, payload, priority, due_at, now))
+
+    def raise_many(self, kind: str, chunks: Sequence[str], priority: int, due_at: int, now: int) -> Counter[str]:
+        """Put many flags up in one transaction; return how many were new, coalesced, bumped and revived.
+
+        :param chunks: JSON arrays; an item is a payload that is its own key, or ``[key, payload]``.
+        """
+        counts: Counter[str] = Counter()
+        with self.explained("no flag was raised"), self.borrowed() as db, db.atomic():
+            for chunk in chunks:
+                counts.update(self.dialect.raise_many(db, kind, chunk, priority, due_at, now))
+        return counts
+
+    def find(self, where: Iterable[Any], limit: int | None = None) -> list[Flag]:
+        """Return the flags that meet all the conditions, lowest id first."""
+        query = Flag.select().order_by(Flag.id).limit(limit)
+        for condition in where:
+            query = query.where(condition)
+        with self.explained("flags could not be read"), self.borrowed() as db, self.dialect.lenient(db):
+            return list(query.execute(db))
+
+    def counts(self, now: int) -> list[tuple[str, str, int, int, int | None]]:
+        """Return (kind, state, how many, how many due, earliest due time) for what is up."""
+        with self.explained("flags could not be counted"), self.borrowed() as db, self.dialect.lenient(db):
+            return self.dialect.counts(db, now)
+
+    def retry(self, where: Iterable[Any], now: int) -> int:
+        """Let dead flags wait again from scratch, and those backing off be due at once; return how many."""
+        fresh = {"state": "waiting", "attempts": 0, "crashes": 0, "suspect": 0, "died_at": None, "due_at": now, "settled_at": now}
+        query = Flag.update(fresh).where((Flag.state == "dead") | ((Flag.state == "waiting") & (Flag.attempts > 0)), *where)
+        with self.explained("no flag was retried"), self.borrowed() as db:
+            return query.execute(db)
+
+    def discard(self, flags: Sequence[Flag], reason: str, now: int) -> list[Flag]:
+        """Drop dead flags and keep a line of history for each; return those that were dropped."""
+        with self.explained("no flag was discarded"), self.borrowed() as db, db.atomic():
+            gone = [f for f in flags if Flag.delete().where(Flag.id == f.id, Flag.state == "dead").execute(db)]
+            self.record(db, [(f.id, f.kind, f.key, "discarded", reason) for f in gone], now)
+        return gone
+
+    def lower_one(self, kind: str, key: str, now: int) -> bool:
+        """Take a flag down, whatever its state; a handler that runs just now goes on, and its result counts for nothing."""
+        with self.explained("the flag was not lowered"), self.borrowed() as db, db.atomic():
+            found = list(Flag.select(Flag.id, Flag.state).where(Flag.kind == kind, Flag.key == key).execute(db))
+            for flag in found:
+                Flag.delete().where(Flag.id == flag.id).execute(db)
+                self.record(db, [(flag.id, kind, key, "lowered by hand", f"was {flag.state}")], now)
+        return bool(found)
+
+    def record(self, db: Database, events: Iterable[tuple[int, str, str, str, str]], now: int) -> None:
+        """Write history: (flag, kind, key, event, reason) each."""
+        rows = [dict(zip(("flag", "kind", "key", "event", "reason"), event, strict=True), at=now) for event in events]
+        if rows:
+            History.insert_many(rows).execute(db)
+
+    @contextmanager
+    def borrowed(self) -> Iterator[Database]:
+        """Lend the site's connection: what found it open leaves it open, what opened it closes it."""
+        if not self.site.is_closed():
+            yield self.site
+            return
+        self._check_file()
+        self.site.connect()
+        try:
+            yield self.site
+        finally:
+            if not self.site.is_closed():  # A leaked transaction has its connection closed early.
+                self.site.close()
+
+    def _check_file(self) -> None:
+        """Refuse to open a database that is not there: the site's own Peewee object would make an empty file unnoticed."""
+        if self.file is not None and not self.file.exists():
+            raise NotReady(
+                f"there is no database {self.where}: run 'flagsweep init' (or call flags.init()) once, or mend the path"
+            )
+
+    def close_thread(self) -> None:
+        """Close the calling thread's connections, unless one database serves all."""
+        for db in () if self.in_memory else (self.site, self.engine):
+            if not db.is_closed():
+                db.close()
+
+    def close_engine(self) -> None:
+        """Close the calling thread's connection of ours."""
+        if not self.in_memory and not self.engine.is_closed():
+            self.engine.close()
+
+    def create_file(self) -> None:
+        """Make the database's file where there is none. Nothing but ``init`` does."""
+        if self.file is None:
+            return
+        try:
+            open(self.file, "ab").close() if not self.file.exists() else None
+        except OSError as error:
+            raise NotReady(
+                f"{self.where} cannot be created: {error.strerror}; check the path and the rights of its folder"
+            ) from error
+
+    @contextmanager
+    def explained(self, failed: str) -> Iterator[None]:
+        """Turn a database's error into one that says what failed and what to do."""
+        try:
+            yield
+        except DATABASE_ERRORS as error:
+            raise explain(error, failed, self.where, self.dialect) from error
+
+    def init(self, now: int) -> bool:
+        """Create or upgrade the tables; return whether anything was missing. Many processes may call it at once."""
+        self.dialect.prepare(self.engine)
+        with self.write() as db, self.dialect.migrating(db):
+            return schema.upgrade(db, self.dialect, self.where, now)
+
+    def version(self) -> int | None:
+        """Return the version of the tables that are there, or None."""
+        return schema.version(self.engine)
+
+    def misfit(self) -> str:
+        """Return what a setting asks of the tables and they do not have, or have and no setting asks for; or nothing."""
+        return self.dialect.misfit(self.engine)
+
+    def check_schema(self, version: int | None) -> None:
+        """Refuse tables that this code cannot work with.
+
+        :raises NotReady: where they are missing, older or newer.
+        """
+        schema.check(self.where, version)
+
+    @contextmanager
+    def write(self, durable: bool = True) -> Iterator[Database]:
+        """Hold one write transaction of the engine.
+
+        :param durable: fsync at commit. A claim alone does without: lost to a power cut, its flags run again, as after any crash.
+        """
+        with self.writing if self.dialect.one_writer else nullcontext(), self.dialect.transaction(self.engine, durable):
+            yield self.engine
+
+    def undoable(self) -> AbstractContextManager[None]:
+        """Within a ``write``: where this part fails, undo it alone, unless the whole transaction has ended by itself."""
+        return self.dialect.undoable(self.engine)
+
+
+def explain(error: Exception, failed: str, where: str, dialect: Dialect) -> FlagSweepError:
+    """Turn a database's error into one that says what failed, where, and what to do."""
+    text = " ".join(str(error).split())
+    kind = NotReady if any(sign in text for sign in dialect.missing) else DatabaseAway
+    hints = {**dialect.missing, **dialect.passing}
+    fix = next((hint for sign, hint in hints.items() if sign in text), "'flagsweep doctor' looks further")
+    return kind(f"{failed}: {where}: {text}; {fix}")

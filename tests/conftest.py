@@ -1,0 +1,154 @@
+"""What every test can use: its database's place, a way to wait, children, and a check that nothing is left behind."""
+
+import os
+import re
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from hypothesis import settings
+from servers import (  # noqa: F401 (for every test)
+    KEPT,
+    _mysql,
+    _postgres,
+    _redis,
+    mysql_url,
+    postgres_url,
+    private_postgres,
+    private_redis,
+    redis_url,
+)
+
+settings.register_profile("default", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+SERVERS = re.compile("postgres|mysql|redis")
+
+
+def pytest_itemcollected(item):
+    """Mark what needs a server, by the names of its fixtures and parameters: `make test` leaves that to `make test-servers`."""
+    parameters = item.callspec.id if hasattr(item, "callspec") else ""
+    talks = item.path.name in ON_SERVERS and SERVERS.search(parameters)
+    if talks or any(SERVERS.search(name) for name in item.fixturenames):
+        item.add_marker("servers")
+
+
+ON_SERVERS = ("test_conformance.py", "test_queues.py", "test_schema.py", "test_sessions.py")
+"""Where a parameter names the server that a test talks to."""
+
+
+def pytest_make_parametrize_id(config, val, argname):
+    """Name a parameter without memory addresses, so that every worker of a parallel run knows a test by the same name."""
+    return None if isinstance(val, (str, int, float, bytes, bool, type(None))) else re.sub(r" at 0x[0-9a-f]+", "", repr(val))
+
+
+GRACE = 2.0  # seconds a test's threads, processes and files have to go away after it ended
+
+
+@pytest.fixture
+def db_path(tmp_path: Path) -> Path:
+    return tmp_path / "site.db"
+
+
+@pytest.fixture
+def until():
+    """Give `until(condition, limit=10)`: wait until the condition is true, return its value, or fail."""
+
+    def until(condition, limit=10.0, every=0.005):
+        end = time.monotonic() + limit
+        while not (value := condition()):
+            if time.monotonic() > end:
+                pytest.fail(f"still not so after {limit} s: {getattr(condition, '__name__', condition)}")
+            time.sleep(every)
+        return value
+
+    return until
+
+
+@pytest.fixture
+def missing():
+    """Give `missing(reason)`: skip on a laptop, fail where CI is set."""
+
+    def missing(reason):
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+
+    return missing
+
+
+@pytest.fixture
+def env() -> dict[str, str]:
+    """Return the environment for a child process: ours, without settings that would reach flagsweep."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("FLAGSWEEP_", "PYTHONPATH"))}
+    return {**kept, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
+
+
+@pytest.fixture
+def spawn(tmp_path: Path, env: dict[str, str]):
+    """Give `spawn(*command)`: start a child in the test's folder, with its output in the file that is its `log`.
+
+    What still runs when the test ends is killed.
+    """
+    started = []
+
+    def spawn(*command, **options):
+        log = tmp_path / f"child-{len(started)}.log"
+        with log.open("wb") as output:
+            options = {"cwd": tmp_path, "env": env, "stdin": subprocess.DEVNULL, "stdout": output, **options}
+            child = subprocess.Popen([str(part) for part in command], stderr=subprocess.STDOUT, **options)
+        child.log = log
+        started.append(child)
+        return child
+
+    yield spawn
+    for child in started:
+        _kill_with_descendants(child)
+
+
+def _kill_with_descendants(child):
+    if child.poll() is None:
+        for descendant in psutil.Process(child.pid).children(recursive=True):
+            descendant.kill()
+        child.kill()
+        child.wait()
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind(request):
+    """Fail a test that left a thread, a child process, or an open file in its folder."""
+    folder = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
+    threads, children = set(threading.enumerate()), _children()
+    yield
+    end = time.monotonic() + GRACE
+    while (leaks := _leaks(threads, children, folder)) and time.monotonic() < end:
+        time.sleep(0.02)
+    for child in _children() - children:
+        child.kill()
+    if leaks:
+        pytest.fail("left behind: " + ", ".join(leaks))
+
+
+def _children():
+    """Return our child processes, but servers that are there for every test of the run."""
+    return {child for child in psutil.Process().children(recursive=True) if child.pid not in KEPT}
+
+
+def _leaks(threads, children, folder):
+    process = psutil.Process()
+    leaks = [f"thread {each.name}" for each in threading.enumerate() if each not in threads and _is_ours(each)]
+    leaks += [f"process {each.pid}" for each in _children() - children]
+    if folder:
+        leaks += [f"open file {each.path}" for each in process.open_files() if _is_within(each.path, folder)]
+    return leaks
+
+
+def _is_ours(thread):
+    return not thread.daemon or thread.name.startswith("flagsweep")
+
+
+def _is_within(path, folder):
+    return Path(path).is_relative_to(os.path.realpath(folder))

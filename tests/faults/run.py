@@ -1,0 +1,33 @@
+"""Run the fault suite, render its table, and say by the exit code whether all was met.
+
+``python tests/faults/run.py ci`` or ``nightly``, or ``short`` for a look; what follows goes to pytest, such as ``-k f16``.
+With ``-k`` or another choice the table is written beside the results and docs/faults.md stays as it is.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+
+
+def main(size, *more):
+    results = Path(os.environ.get("FLAGSWEEP_FAULTS_RESULTS") or ROOT / "build" / "faults")
+    shutil.rmtree(results, ignore_errors=True)
+    results.mkdir(parents=True)
+    environ = {**os.environ, "FLAGSWEEP_FAULTS": size, "FLAGSWEEP_FAULTS_RESULTS": str(results)}
+    environ.setdefault("FLAGSWEEP_SEED", str(int.from_bytes(os.urandom(4), "big") % 10**9))
+    # One after the other: criteria in seconds mean a machine that does nothing else.
+    options = ["-m", "faults", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=1800", "--durations=0", "--durations-min=1"]
+    tested = subprocess.run([sys.executable, "-m", "pytest", HERE, *options, *more], cwd=ROOT, env=environ, check=False)
+    table = results / "faults.md" if more else ROOT / "docs" / "faults.md"
+    rendered = subprocess.run([sys.executable, HERE / "table.py", results, table], cwd=ROOT, env=environ, check=False)
+    print(f"the table is in {table}")
+    return tested.returncode or rendered.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(*(sys.argv[1:] or ["ci"])))

@@ -1,0 +1,45 @@
+"""What several test modules share: a clock that stands still, and a client that is no part of the site."""
+
+import gc
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+
+from flagsweep.config import SECOND
+
+NEW_YEAR = 1_767_225_600 * SECOND  # 2026-01-01 00:00 UTC
+
+
+class FakeClock:
+    """Stand still until told to go on."""
+
+    def __init__(self):
+        self.passed = 0.0
+
+    def now(self):
+        return NEW_YEAR + int(self.passed * SECOND)
+
+    def monotonic(self):
+        return self.passed
+
+    def advance(self, seconds):
+        self.passed += seconds
+
+
+def plain(path, statement, *arguments, timeout=10):
+    """Run one statement as another program would, with nothing but sqlite3, and return its rows."""
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=timeout)) as connection:
+        return connection.execute(statement, arguments).fetchall()
+
+
+def count(path, table="flagsweep_flag"):
+    """Return how many rows a table has."""
+    return plain(path, f"SELECT count(*) FROM {table}")[0][0]
+
+
+def let_go(folder):
+    """Collect the errors that hold the frames that hold the cursors that hold a file of this folder, if there are any."""
+    if any(Path(file.path).is_relative_to(folder) for file in psutil.Process().open_files()):
+        gc.collect()

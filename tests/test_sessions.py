@@ -1,0 +1,80 @@
+"""Leases on a database server: who died is known there, too, and who lives."""
+
+import time
+
+import pytest
+from work import Work, command
+
+from flagsweep.sessions import SessionLease
+
+
+@pytest.fixture(params=["postgres_url", "mysql_url"])
+def server(request):
+    """Return the URL of an empty database on each server."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def site(server, tmp_path):
+    work = Work(server, tmp_path / "journal", state_dir=tmp_path / "state").prepare()
+    yield work
+    work.flags.store.close_thread()
+    work.close()
+
+
+@pytest.fixture
+def consume(spawn, server, tmp_path, until):
+    """Give `consume()`: start a consumer as its own process."""
+
+    def consume():
+        child = spawn(*command("run", (server, str(tmp_path / "journal")), state_dir=str(tmp_path / "state"), shutdown_timeout=1))
+        until(lambda: "flagsweep sweeps" in child.log.read_text() or child.poll() is not None)
+        return child
+
+    return consume
+
+
+def test_a_sweep_frees_what_a_killed_consumer_had_claimed(site, consume, until):
+    """Nobody runs who could do it: it waits as long as a consumer that lost its connection has to come back."""
+    site.raise_("work", 1, do="hang_once")
+    child = consume()
+    until(lambda: site.journal.flags("start"))
+    child.kill()
+    child.wait()
+    site.flags.sweep()
+    until(lambda: (site.flags.sweep(), site.is_idle())[1], limit=3)
+    assert site.journal.flags("end") == ["work:1"]
+
+
+def test_a_living_consumers_flags_stay_its_own_whoever_sweeps(site, consume, until, tmp_path):
+    gate = tmp_path / "gate"
+    site.raise_("work", 1, do="wait", gate=str(gate))
+    consume()
+    until(lambda: site.journal.flags("start"))
+    began = time.monotonic()
+    for _ in range(3):
+        site.flags.sweep()
+    assert time.monotonic() - began < 3, "a sweep waits for the dead alone"
+    gate.touch()
+    until(site.is_idle)
+    assert site.journal.flags("start") == ["work:1"]
+
+
+def test_a_lease_that_was_lost_is_taken_again_but_claims_nothing_before_that_is_confirmed(site):
+    store = site.flags.store
+    lease = SessionLease(store.session, store.dialect)
+    other = SessionLease(store.session, store.dialect)
+    try:
+        lease.take(17)
+        assert lease.take_name("lane mail 0") and lease.is_sure()
+        lease._db.connection().close()
+        assert not lease.keep(again=False) and not lease.keep(again=False), "only who confirms takes it again"
+        assert other.take_name("lane mail 0"), "who stood by has the seat"
+        assert lease.keep() and lease.needs_confirming() and not lease.is_sure()
+        assert not lease.keep(again=False)
+        assert other.is_held(17) and lease.holds("consumer 17") and not lease.holds("lane mail 0")
+        lease.confirm()
+        assert lease.is_sure() and lease.keep(again=False)
+    finally:
+        lease.close()
+        other.close()
