@@ -1,6 +1,6 @@
 """flagsweep: work that is owed, kept as flags in the site's own database, and swept by Huey."""
 
-from .app import FlagInfo, FlagSweep
+from .app import FlagSweep
 from .config import Backoff
 from .errors import (
     ClaimLost,
@@ -18,6 +18,7 @@ from .errors import (
     UnknownKind,
 )
 from .handlers import Handler
+from .info import FlagInfo
 from .models import Raised
 
 __all__ = [

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta, timezone
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from huey import Huey
@@ -21,14 +16,16 @@ from peewee import Database, OperationalError
 
 from .claims import Claimed, Store
 from .config import SECOND, Backoff, Clock, Settings
-from .consumer import Enlisted, Runner, make_lanes, open_lease
+from .consumer import Runner, make_lanes
 from .databases import open_store
+from .deaths import DeathNotices, OnDead
+from .enlisted import Enlisted, open_lease
 from .errors import ConfigError, DatabaseAway, FlagSweepError, NotReady, UnknownKind
 from .handlers import Handler, Options
+from .info import FlagInfo, moment
 from .lanes import Lane
 from .lease import Lease, folder_of
 from .models import AWAY, Flag
-from .perform import headline
 from .rows import OwnRows
 from .sessions import SessionLease
 from .tasks import Away, make_huey
@@ -40,43 +37,10 @@ log = logging.getLogger("flagsweep")
 
 P = ParamSpec("P")
 R = TypeVar("R")
-OnDead = Callable[[str, str, Any, str], Any]
 
 NOBODY = "-"
 """The lane under which flags of a kind without handler are shown."""
 STATES = ("waiting", "claimed", "dead")
-
-
-@dataclass(frozen=True)
-class FlagInfo:
-    """Show one flag. Times are in UTC."""
-
-    id: int
-    kind: str
-    key: str
-    payload: Any
-    state: str
-    lane: str
-    priority: int
-    due_at: datetime | None
-    raised_at: datetime | None
-    attempts: int
-    crashes: int
-    generation: int
-    cursor: str | None
-    error: str | None
-    claimed_by: int | None
-    claimed_at: datetime | None
-    died_at: datetime | None
-
-    @property
-    def headline(self) -> str:
-        """The line of the error that names it, or nothing."""
-        return headline(self.error or "")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON takes it: times as ISO 8601 text."""
-        return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in asdict(self).items()}
 
 
 class FlagSweep:
@@ -472,7 +436,10 @@ class FlagSweep:
         """
         if limit is not None and (not isinstance(limit, int) or limit < 0):
             raise ConfigError(f"limit must be a whole number from 0, got {limit!r}")
-        return [self._info(flag) for flag in self.store.find(self._where(kind, state, key, lane, id, due), limit)]
+        return [
+            FlagInfo.of(flag, self._lane_of(flag.kind))
+            for flag in self.store.find(self._where(kind, state, key, lane, id, due), limit)
+        ]
 
     def _where(
         self,
@@ -557,17 +524,6 @@ class FlagSweep:
 
     # Within.
 
-    def _info(self, flag: Flag) -> FlagInfo:
-        times: dict[str, Any] = {name: moment(getattr(flag, name)) for name in ("due_at", "raised_at", "claimed_at", "died_at")}
-        same: dict[str, Any] = {
-            name: getattr(flag, name) for name in FlagInfo.__dataclass_fields__ if name not in ("payload", "lane", *times)
-        }
-        try:
-            payload = json.loads(flag.payload)
-        except (TypeError, ValueError, RecursionError):
-            payload = flag.payload
-        return FlagInfo(payload=payload, lane=self._lane_of(flag.kind), **same, **times)
-
     def _lane_of(self, kind: str) -> str:
         return self._handlers[kind].lane if kind in self._handlers else NOBODY
 
@@ -585,58 +541,6 @@ class FlagSweep:
 
     def _explained(self, failed: str) -> AbstractContextManager[None]:
         return self.store.explained(failed)
-
-
-class DeathNotices:
-    """Tell the site of each death in a thread of its own, so that a slow listener holds nothing up."""
-
-    def __init__(self) -> None:
-        self.listeners: list[OnDead] = []
-        self._queue: SimpleQueue[tuple] = SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
-
-    def tell(self, *death: Any) -> None:
-        """Have every listener called with this death."""
-        if not self.listeners:
-            return
-        self._queue.put(death)
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="flagsweep-deaths", daemon=True)
-                self._thread.start()
-
-    def flush(self, timeout: float = 10.0) -> None:
-        """Wait until all that died so far has been told, at most ``timeout`` seconds."""
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            self._queue.put(())  # No need to wait for more.
-            thread.join(timeout)
-
-    def _run(self) -> None:
-        while True:
-            death: tuple = ()
-            with suppress(Empty):
-                death = self._queue.get(timeout=0.2)
-            if not death:
-                with self._lock:
-                    if self._queue.empty():
-                        self._thread = None
-                        return
-                continue
-            for listener in self.listeners:
-                try:
-                    listener(*death)
-                except BaseException:  # SystemExit, too: the thread must live for the next death.
-                    log.exception("a function given to on_dead failed for a dead flag of %s", death[0])
-
-
-def moment(microseconds: Any) -> datetime | None:
-    """Return a time of the database as a ``datetime`` in UTC, or None where there is none or it is damaged."""
-    try:
-        return datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds=microseconds)
-    except (TypeError, OverflowError):
-        return None
 
 
 def where_is(function: Any) -> str:

@@ -57,8 +57,8 @@ class Store(SiteStore):
     _ours: tuple[int, int] | None = None
 
     @contextmanager
-    def write(self, durable: bool = True) -> Iterator[Database]:
-        with super().write(durable) as db:
+    def write(self, only_claims: bool = False) -> Iterator[Database]:
+        with super().write(only_claims) as db:
             self._check_file_is_ours()
             yield db
 
@@ -85,9 +85,9 @@ class Store(SiteStore):
         with self.dialect.lenient(self.engine):
             return self.dialect.waiting_kinds(self.engine)
 
-    def claim(self, kind: str, priority: int, limit: int, consumer: int, now: int) -> list[Claimed]:
+    def claim(self, kind: str, priority: int, limit: int, consumer: int, now: int, token: int | None = None) -> list[Claimed]:
         """Take up to ``limit`` due flags of one kind and priority, the longest due first, within a ``write``."""
-        token = secrets.randbits(62)
+        token = new_token() if token is None else token
         rows = self.dialect.claim(self.engine, kind, priority, limit, consumer, token, now)
         return [Claimed(kind, token, row) for row in rows]
 
@@ -112,11 +112,16 @@ class Store(SiteStore):
         """Give flags back that were claimed and not started."""
         return self.dialect.release(self.engine, ids, token, now)
 
-    def release_claims(self, tokens: Sequence[int], consumer: int) -> None:
+    def release_claims(self, tokens: Iterable[int], consumer: int) -> None:
         """Give back all that these claims took, within a ``write``: whether they ever took anything is not known."""
         for token in tokens:
             query = Flag.update(state="waiting", claim_token=None, claimed_by=None, claimed_at=None, claimed_generation=None)
             query.where(Flag.state == "claimed", Flag.claimed_by == consumer, Flag.claim_token == token).execute(self.engine)
+
+    def tokens(self, consumer: int, kinds: Sequence[str]) -> set[int]:
+        """Return the claims of these kinds that a consumer has."""
+        mine = Flag.select(Flag.claim_token).where(Flag.state == "claimed", Flag.claimed_by == consumer, Flag.kind.in_(kinds))
+        return {row[0] for row in mine.distinct().tuples().execute(self.engine)}
 
     def settle_within(self, id: int, token: int, lower_row: Callable[[Database], None] | None) -> str:
         """Lower one flag in the transaction open on the site's connection; return ``lowered``, or ``again`` where it was bumped.
@@ -248,6 +253,11 @@ class Store(SiteStore):
     def index_for(self, model: type[Model], condition: Node, fields: Sequence[Field]) -> str:
         """Return the statement that makes an index for a condition of the site's own."""
         return self.dialect.index_for(self.engine, model, condition, fields)
+
+
+def new_token() -> int:
+    """Return what tells one claim from all others."""
+    return secrets.randbits(62)
 
 
 def identity(file: Path | None) -> tuple[int, int] | None:

@@ -20,12 +20,13 @@ from typing import Any, NamedTuple
 import click
 from peewee import PeeweeException
 
-from .app import NOBODY, STATES, FlagInfo, FlagSweep
+from .app import NOBODY, STATES, FlagSweep
 from .config import SECOND
 from .console import Column, clean, described, log_to_stderr, plural, print_json, print_table, progress_bar, span
 from .consumer import Signals
 from .doctor import Finding
 from .errors import ConfigError, FlagSweepError, LaneStuck, PayloadError, UnknownKind
+from .info import FlagInfo
 from .lanes import OUTCOMES
 from .locate import load
 from .models import AWAY

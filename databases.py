@@ -18,6 +18,7 @@ from peewee import Database, InterfaceError, MySQLDatabase, OperationalError, Po
 from playhouse.db_url import parse
 
 from .claims import Store
+from .config import hidden
 from .dialects import Dialect
 from .dialects.mysql import Mysql
 from .dialects.postgresql import Postgresql
@@ -250,7 +251,8 @@ def _server_store(scheme: str, database: Any) -> Store:
         ours["options"] = f"{given['options']} {ours['options']}"
     host = given.get("host") or given.get("unix_socket") or "localhost"
     where = f"{scheme}://{host}{':' + str(given['port']) if given.get('port') else ''}/{name}"
-    session = partial(_made_by, kind, kind.ours, name, {**ours, "thread_safe": False})
+    # Never connected again by itself: locks and subscriptions are gone with the session they belonged to.
+    session = partial(_made_by, kind, kind.ours, name, {**ours, "thread_safe": False, "autoconnect": False})
     return Store(site, _made_by(kind, kind.ours, name, ours), kind.dialect(), where, session=session)
 
 
@@ -270,11 +272,11 @@ def _parsed(url: Any) -> dict[str, Any]:
         given = parse(str(url), unquote_password=True, unquote_user=True)
     except ValueError:
         raise ConfigError(
-            f"{_hidden(str(url))!r} cannot be read as a URL: write 'postgresql://user:password@host/database', "
+            f"{hidden(str(url))!r} cannot be read as a URL: write 'postgresql://user:password@host/database', "
             "with %-codes for special characters of the password"
         ) from None
     if not given.get("database"):
-        raise ConfigError(f"{_hidden(str(url))!r} names no database: write 'postgresql://user:password@host/database'")
+        raise ConfigError(f"{hidden(str(url))!r} names no database: write 'postgresql://user:password@host/database'")
     if "passwd" in given:
         given["password"] = given.pop("passwd")
     return given
@@ -323,22 +325,14 @@ def _path_of_url(url: str) -> str:
     try:
         parts = urlsplit(url)
     except ValueError:
-        raise ConfigError(f"{_hidden(url)!r} cannot be read as a URL: write 'sqlite:///site.db', or a plain path") from None
+        raise ConfigError(f"{hidden(url)!r} cannot be read as a URL: write 'sqlite:///site.db', or a plain path") from None
     if parts.scheme != "sqlite":
-        raise ConfigError(f"the database URL must begin with 'sqlite://', 'postgresql://' or 'mysql://', got {_hidden(url)!r}")
+        raise ConfigError(f"the database URL must begin with 'sqlite://', 'postgresql://' or 'mysql://', got {hidden(url)!r}")
     if parts.netloc:
         raise ConfigError(
-            f"{_hidden(url)!r} names the host {parts.netloc.rpartition('@')[2]!r}: a file takes three slashes, "
+            f"{hidden(url)!r} names the host {parts.netloc.rpartition('@')[2]!r}: a file takes three slashes, "
             "'sqlite:///site.db', and an absolute path four"
         )
     if parts.query or parts.fragment:
-        raise ConfigError(f"{_hidden(url)!r} has parameters, and none is known: give the path alone")
+        raise ConfigError(f"{hidden(url)!r} has parameters, and none is known: give the path alone")
     return unquote(parts.path[1:]) or MEMORY
-
-
-def _hidden(url: str) -> str:
-    """Return a URL without what may be its password: that may hold any character, so nothing is parsed here."""
-    scheme, mark, rest = url.partition("://")
-    if "@" in rest:
-        return f"{scheme}{mark}***@{rest.rpartition('@')[2]}" if "?" not in rest else f"{scheme}{mark}***"
-    return f"{url.partition('?')[0]}?***" if "?" in rest else url

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .claims import Claimed, Store
+from .claims import Claimed, Store, new_token
 from .config import Clock
 from .dialects import DATABASE_ERRORS
 from .handlers import Handler
@@ -109,6 +109,7 @@ class Lane:
         self._held: list[tuple[Claimed, Any, float]] = []
         self._held_until = 0.0
         self._in_doubt: list[int] = []
+        self._strays: set[int] = set()
         self._left: int | None = None
 
     def sweep(
@@ -160,6 +161,17 @@ class Lane:
         """Claim nothing more, and give back what has not started."""
         self.stopping = self.pool.stopping = True
         self.pool.nudge()
+
+    def release_strays(self) -> None:
+        """Give back claims that nobody knows of, at the second look: a connection may break and its claim take place later."""
+        with self._turns:
+            known = self.pool.tokens() | {claimed.token for claimed, *_ in self._held}
+            seen = self._strays
+            self._strays = self._store.tokens(self.consumer, self._kinds) - known
+            if again := seen & self._strays:
+                log.warning("lane %s gives back %d claims that were lost on their way", self.name, len(again))
+                with self._store.write():
+                    self._store.release_claims(again, self.consumer)
 
     def settle_rest(self) -> None:
         """Settle what a sweep that failed has left, once more and for good; what cannot be settled is rescued and runs again."""
@@ -217,25 +229,21 @@ class Lane:
         claimed: list[Claimed] = []
         held: list[tuple[Claimed, Any, float]] = []
         discovered = 0
-        try:
-            with self._store.write(durable=bool(outcomes or recalled)):
-                began = time.monotonic()  # Not before: to wait for another's long transaction is not to hold the writer.
-                self._store.release_claims(self._in_doubt, self.consumer)
-                outcomes, held = self._free_to_settle(outcomes)
-                counts, news = self._settle(outcomes, now)
-                counts["released"] += self._release(recalled, now)
-                for handler, rows in found:
-                    if handler.rows is not None and handler.rows.early:
-                        # Asked again where nobody else writes: a column that is down does not tell that its row was done.
-                        rows = self._find(handler, time.monotonic(), lock=self._store.dialect.shared)
-                    discovered += self._store.discover(handler.kind, rows, handler.options.priority, now)
-                if self._wants_more() and (outcomes or found):
-                    due = self._due(now)
-                self._claim(due, now, claimed)
-        except BaseException:
-            # A commit whose answer was lost may have taken place: then these are claimed, and nobody would ever run them.
-            self._in_doubt += {flag.token for flag in claimed}
-            raise
+        with self._store.write(only_claims=not (outcomes or recalled or found or self._own or self._in_doubt)):
+            began = time.monotonic()  # Not before: to wait for another's long transaction is not to hold the writer.
+            self._store.release_claims(self._in_doubt, self.consumer)
+            outcomes, held = self._free_to_settle(outcomes)
+            counts, news = self._settle(outcomes, now)
+            counts["released"] += self._release(recalled, now)
+            for handler, rows in found:
+                if handler.rows is not None and handler.rows.early:
+                    # Asked again where nobody else writes: a column that is down does not tell that its row was done.
+                    rows = self._find(handler, time.monotonic(), lock=self._store.dialect.shared)
+                discovered += self._store.discover(handler.kind, rows, handler.options.priority, now)
+            if self._wants_more() and (outcomes or found):
+                due = self._due(now)
+            self._claim(due, now, claimed)
+        # Only now: a commit whose answer was lost may have taken place. Then flags are claimed that nobody would ever run.
         self._in_doubt.clear()
         if held:
             self._held += held
@@ -267,7 +275,8 @@ class Lane:
             room = min(self.pool.room(kind) - len(claimed), self._pacer.batch - len(claimed), *self._limit(len(claimed)))
             share = -(-room // peers)
             if share > 0:
-                taken = self._store.claim(kind, priority, share, self.consumer, now)
+                self._in_doubt.append(token := new_token())
+                taken = self._store.claim(kind, priority, share, self.consumer, now, token)
                 claimed += taken
                 self._lower_early(taken)
                 more = HUNGRY if len(taken) == share else SATED

@@ -185,16 +185,18 @@ class BlackBox:
     _WIDTH = 3  # flag, token, thread
 
     def __init__(self, folder: Path, consumer: int):
-        self.path = folder / f"box-{consumer}"
-        size = 8 * (1 + self.SLOTS * self._WIDTH)
-        with open(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "r+b") as file:
-            file.write(bytes(size))  # Not truncate(): the first write into a hole is a SIGBUS where the disk is full.
-            file.flush()
-            self._map = mmap.mmap(file.fileno(), size)
-        self.cells = memoryview(self._map).cast("q")
+        self._create(folder / f"box-{consumer}", bytes(8 * (1 + self.SLOTS * self._WIDTH)))
         self._free = list(range(self.SLOTS - 1, -1, -1))
         self._lock = threading.Lock()
         _boxes.add(self)
+
+    def _create(self, path: Path, content: bytes) -> None:
+        with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "r+b") as file:
+            file.write(content)  # Not truncate(): the first write into a hole is a SIGBUS where the disk is full.
+            file.flush()
+            self._map = mmap.mmap(file.fileno(), len(content))
+        self.path = path
+        self.cells = memoryview(self._map).cast("q")
 
     def slot(self) -> int:
         """Reserve a slot for the calling thread; return the index of its first cell."""
@@ -219,8 +221,12 @@ class BlackBox:
             self.cells[0] = 1
 
     def move(self, consumer: int) -> None:
-        """Go on under another consumer's id."""
-        self.path = self.path.rename(self.path.with_name(f"box-{consumer}"))
+        """Go on under another consumer's id, in a new file where whoever took this one for dead has deleted it."""
+        path = self.path.with_name(f"box-{consumer}")
+        try:
+            self.path = self.path.rename(path)
+        except FileNotFoundError:
+            self._create(path, bytes(self._map))
 
     def remove(self) -> None:
         """Close the memory and delete the file."""
@@ -258,10 +264,20 @@ class CrashLog:
     """Let ``faulthandler`` write the name of the thread that crashes the process into a file beside the black box."""
 
     def __init__(self, folder: Path, consumer: int):
-        self.path = folder / f"crash-{consumer}.txt"
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self._create(folder / f"crash-{consumer}.txt")
+
+    def _create(self, path: Path) -> None:
+        self.path = path
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         self._file: IO[bytes] = os.fdopen(descriptor, "r+b")
         faulthandler.enable(self._file)  # With all threads: Python names the crashing one only then.
+
+    def move(self, consumer: int) -> None:
+        """Go on under another consumer's id."""
+        before, path = self._file, self.path
+        self._create(path.with_name(f"crash-{consumer}.txt"))
+        before.close()
+        path.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Stop writing and delete the file."""

@@ -311,12 +311,12 @@ class SiteStore:
         schema.check(self.where, version)
 
     @contextmanager
-    def write(self, durable: bool = True) -> Iterator[Database]:
+    def write(self, only_claims: bool = False) -> Iterator[Database]:
         """Hold one write transaction of the engine.
 
-        :param durable: fsync at commit. A claim alone does without: lost to a power cut, its flags run again, as after any crash.
+        :param only_claims: nothing but claims is written, each of which may commit by itself.
         """
-        with self.writing if self.dialect.one_writer else nullcontext(), self.dialect.transaction(self.engine, durable):
+        with self.writing if self.dialect.one_writer else nullcontext(), self.dialect.transaction(self.engine, only_claims):
             yield self.engine
 
     def undoable(self) -> AbstractContextManager[None]:

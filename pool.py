@@ -98,6 +98,12 @@ class Pool:
         self.outstanding -= len(flags)
         return flags
 
+    def tokens(self) -> set[int]:
+        """Return the claims of the flags it has; one that a thread takes at this instant may be missing."""
+        running = [claimed for claimed, _ in list(self.running.values())]
+        done = [claimed for claimed, *_ in self._done.copy()]
+        return {claimed.token for claimed in (*self._todo.copy(), *self._parked.copy(), *running, *done)}
+
     def learn(self, kind: str, count: int, spent: float) -> None:
         """Take note of how long flags of a kind took: a moving average, ever slow to forget and at least a microsecond."""
         mean, known = max(spent / count, 1e-6), self._pace.get(kind)
@@ -253,5 +259,5 @@ class Pool:
         cells[slot + 1] = claimed.token
         cells[slot] = claimed.id
         outcome = self._performer.perform(claimed)
-        cells[slot] = 0
+        self._box.cells[slot] = 0  # type: ignore[union-attr]  # It may have got another file meanwhile.
         return outcome

@@ -23,7 +23,7 @@ _LOST: tuple[type[Exception], ...] = (*DATABASE_ERRORS, LeaseHeld, NotReady)
 class SessionLease:
     """Hold numbers, one for each consumer, and names, one for each lane's seat, in a session of the server.
 
-    :param connect: makes a database object with one connection of its own.
+    :param connect: makes a database object with one connection of its own, which it does not open by itself.
     :raises NotReady: where the server cannot be asked, or a pooler would share the session with others.
     """
 
@@ -44,6 +44,7 @@ class SessionLease:
         self._lost = False
         self._unconfirmed = False
         try:
+            self._db.connect()
             problem = dialect.unfit_session(self._db)
         except DATABASE_ERRORS as error:
             raise NotReady(f"a lease cannot be had: {' '.join(str(error).split())}") from error
@@ -128,6 +129,7 @@ class SessionLease:
 
     def _take_again(self) -> None:
         self._dialect.drop(self._db)
+        self._db.connect()
         for name in sorted(self._held):
             if not self._dialect.try_lock(self._db, name):
                 if name.startswith(_of("")):

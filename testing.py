@@ -12,12 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .app import FlagInfo, FlagSweep
+from .app import FlagSweep
 from .claims import Store
 from .config import SECOND, Clock, seconds
-from .consumer import Enlisted, Runner
+from .consumer import Runner
+from .enlisted import Enlisted
 from .errors import ConfigError, SignatureError
 from .handlers import Handler, encode
+from .info import FlagInfo
 from .lanes import Lane
 from .lease import BlackBox
 from .perform import Performer

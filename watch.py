@@ -325,6 +325,7 @@ class Keeper(threading.Thread):
             self._report_slow: (1, 0),
             self._check_threads: (1, 0),
             self._trim_log: (5, 0),
+            self._release_strays: (15, self._clock.monotonic() + 15),
             self._ask_for_the_overdue: (30, self._clock.monotonic() + 30),
             self._name_unknown_kinds: (600, 0),
             self._prune: (3600, self._clock.monotonic() + 60),
@@ -416,6 +417,10 @@ class Keeper(threading.Thread):
         """Put off the end of the process, which C code brings about: a handler may keep the interpreter from this thread, too."""
         if self._stuck_after is not None and sys.stderr is not None:
             faulthandler.dump_traceback_later(self._stuck_after, exit=True, file=sys.stderr)
+
+    def _release_strays(self) -> None:
+        for lane in self._lanes.values():
+            lane.release_strays()
 
     def _ask_for_the_overdue(self) -> None:
         """Do the minute's work where Huey's scheduler does not."""

@@ -61,10 +61,10 @@ class Dialect:
 
     # Connections and transactions.
 
-    def transaction(self, db: Database, durable: bool) -> AbstractContextManager[None]:
+    def transaction(self, db: Database, only_claims: bool) -> AbstractContextManager[None]:
         """Hold a write transaction of our own connection.
 
-        :param durable: whether a commit must reach the disk.
+        :param only_claims: nothing but claims is written.
         """
         raise NotImplementedError
 

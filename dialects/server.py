@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 from peewee import Database
@@ -93,19 +93,20 @@ class Server(Dialect):
 
     # Connections and transactions.
 
+    def transaction(self, db: Database, only_claims: bool) -> AbstractContextManager[None]:
+        """A claim waits for the disk, too: a server that crashes would forget it while this process lives, and have its flag
+        run a second time beside the first."""
+        return self._transaction(db)
+
     @contextmanager
-    def transaction(self, db: Database, durable: bool) -> Iterator[None]:
-        self.start(db, durable)
+    def _transaction(self, db: Database) -> Iterator[None]:
+        db.execute_sql("BEGIN")
         try:
             yield
             db.execute_sql("COMMIT")
         except BaseException:
             self.roll_back(db)
             raise
-
-    def start(self, db: Database, durable: bool) -> None:
-        """Begin a transaction of ours."""
-        db.execute_sql("BEGIN")
 
     def roll_back(self, db: Database) -> None:
         """Undo the open transaction; where that fails, too, the connection is of no use any more."""

@@ -222,13 +222,16 @@ class Sqlite(Dialect):
     # Connections and transactions.
 
     @contextmanager
-    def transaction(self, db: Database, durable: bool) -> Iterator[None]:
-        """Not Peewee's atomic(): where SQLite has rolled back by itself, that fails at rolling back, and hides why."""
+    def transaction(self, db: Database, only_claims: bool) -> Iterator[None]:
+        """Claims alone do without an fsync: what loses them, a power cut, ends their handlers, too, and they run again.
+
+        Not Peewee's atomic(): where SQLite has rolled back by itself, that fails at rolling back, and hides why.
+        """
         if db.database == ":memory:":
             with db.atomic():
                 yield
             return
-        self._synchronous(db, "FULL" if durable else "NORMAL")
+        self._synchronous(db, "NORMAL" if only_claims else "FULL")
         db.execute_sql("BEGIN IMMEDIATE")
         try:
             yield

@@ -42,6 +42,12 @@ ON_SERVERS = ("test_conformance.py", "test_queues.py", "test_schema.py", "test_s
 """Where a parameter names the server that a test talks to."""
 
 
+def pytest_terminal_summary(terminalreporter, config):
+    """Say what this run left out, where it was told to."""
+    if "not servers" in (config.option.markexpr or ""):
+        terminalreporter.write_line("Left out: what talks to PostgreSQL, MariaDB or Redis. `make test-servers` runs that.")
+
+
 def pytest_make_parametrize_id(config, val, argname):
     """Name a parameter without memory addresses, so that every worker of a parallel run knows a test by the same name."""
     return None if isinstance(val, (str, int, float, bytes, bool, type(None))) else re.sub(r" at 0x[0-9a-f]+", "", repr(val))

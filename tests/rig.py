@@ -1,13 +1,15 @@
-"""What several test modules share: a clock that stands still, and a client that is no part of the site."""
+"""What several test modules share: a clock that stands still, a client that is no part of the site, and a lane of a consumer."""
 
 import gc
 import sqlite3
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psutil
 
 from flagsweep.config import SECOND
+from flagsweep.consumer import make_lanes
+from flagsweep.enlisted import Enlisted
 
 NEW_YEAR = 1_767_225_600 * SECOND  # 2026-01-01 00:00 UTC
 
@@ -37,6 +39,20 @@ def plain(path, statement, *arguments, timeout=10):
 def count(path, table="flagsweep_flag"):
     """Return how many rows a table has."""
     return plain(path, f"SELECT count(*) FROM {table}")[0][0]
+
+
+@contextmanager
+def lane_of(flags, name):
+    """Have a lane of a consumer that sweeps in this process, without Huey."""
+    enlisted = Enlisted(flags.store, flags.path, flags.clock, "sweep", flags.settings)
+    arguments = flags.settings, flags._handlers, flags.store, flags.clock, enlisted, lambda: False, flags._on_dead, name
+    (lane,) = make_lanes(*arguments, flat_out=True).values()
+    try:
+        yield lane
+    finally:
+        lane.pool.close()
+        enlisted.close()
+        flags.store.close_engine()
 
 
 def let_go(folder):

@@ -9,9 +9,9 @@ from functools import partial
 from itertools import pairwise
 
 import pytest
+from rig import lane_of
 from work import Ledger, Work, command, running
 
-from flagsweep.consumer import Enlisted, make_lanes
 from flagsweep.dialects import sqlite
 from flagsweep.tasks import SweepLock
 
@@ -29,21 +29,6 @@ def site(db_path, tmp_path):
 def without_lock(monkeypatch):
     """Grant Huey's lock to everybody."""
     monkeypatch.setattr(SweepLock, "acquire", lambda lock: True)
-
-
-@contextmanager
-def lane_of(site, name):
-    """Have a lane of a consumer that sweeps in this process, without Huey."""
-    flags = site.flags
-    enlisted = Enlisted(flags.store, flags.path, flags.clock, "sweep")
-    arguments = flags.settings, flags._handlers, flags.store, flags.clock, enlisted, lambda: False, flags._on_dead, name
-    (lane,) = make_lanes(*arguments, flat_out=True).values()
-    try:
-        yield lane
-    finally:
-        lane.pool.close()
-        enlisted.close()
-        flags.store.close_engine()
 
 
 @contextmanager
@@ -93,7 +78,7 @@ def once_each(site):
 
 def test_several_sweeps_of_one_lane_at_once_run_each_flag_once(site):
     done = threading.Event()
-    with lane_of(site, "default") as lane:
+    with lane_of(site.flags, "default") as lane:
         sweeps = [again_and_again(lane, done, site.flags.store)] * SWEEPS
         with at_once(*sweeps):
             for start in range(0, 3000, 50):
@@ -107,7 +92,7 @@ def test_several_sweeps_of_one_lane_at_once_run_each_flag_once(site):
 def test_sweeps_of_several_consumers_at_once_run_each_flag_once(site):
     done = threading.Event()
     with ExitStack() as stack:
-        lanes = [stack.enter_context(lane_of(site, "default")) for _ in range(SWEEPS)]
+        lanes = [stack.enter_context(lane_of(site.flags, "default")) for _ in range(SWEEPS)]
         with at_once(*(again_and_again(lane, done, site.flags.store) for lane in lanes)):
             for start in range(0, 2000, 50):
                 site.raise_many("work", range(start, start + 50))
@@ -156,7 +141,7 @@ def test_the_ledger_catches_a_claim_that_takes_what_others_have(site, monkeypatc
     """A control: a planted fault that the tests above must find."""
     monkeypatch.setattr(sqlite, "_CLAIM", sqlite._CLAIM.replace("state = 'waiting' AND ", ""))
     done = threading.Event()
-    with lane_of(site, "default") as lane, at_once(*[again_and_again(lane, done, site.flags.store)] * SWEEPS):
+    with lane_of(site.flags, "default") as lane, at_once(*[again_and_again(lane, done, site.flags.store)] * SWEEPS):
         for start in range(0, 1000, 50):
             site.raise_many("work", range(start, start + 50), do="slow", seconds=0.0005)
         done.set()
@@ -193,7 +178,7 @@ class Hammer:
 
 def hammer(site, keys, rounds):
     done = threading.Event()
-    with lane_of(site, "default") as lane, at_once(*[again_and_again(lane, done, site.flags.store)] * 2):
+    with lane_of(site.flags, "default") as lane, at_once(*[again_and_again(lane, done, site.flags.store)] * 2):
         try:
             with at_once(*(Hammer(site, f"key {number}", rounds) for number in range(keys))):
                 pass

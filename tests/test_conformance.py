@@ -11,8 +11,8 @@ from datetime import timedelta
 
 import pytest
 from clients import DATABASES, Client, at_once, gather
-from peewee import BooleanField, CharField, DateTimeField, IntegerField, Model
-from rig import NEW_YEAR, FakeClock
+from peewee import BooleanField, CharField, DateTimeField, IntegerField, Model, OperationalError
+from rig import NEW_YEAR, FakeClock, lane_of
 from work import Ledger, Work, command, running
 
 from flagsweep import ConfigError, Discard, FlagSweep, FlagSweepError, NotReady, Retry, Snooze
@@ -343,6 +343,60 @@ def test_a_claim_notes_who_and_when(flags, work, client):
         ("claimed", 77, NEW_YEAR, claimed.token, 1)
     ]
     assert (only(flags).claimed_by, only(flags).state) == (77, "claimed")
+
+
+def test_a_claim_whose_answer_was_lost_is_given_back_and_its_flags_run_once(flags, monkeypatch):
+    """The statement may have taken place, or will: nothing tells."""
+    ran, lost = [], []
+    flags.handler("work")(lambda n: ran.append(n))
+    take = flags.store.dialect.claim
+
+    def claim_and_lose(*arguments):
+        taken = take(*arguments)
+        if taken and not lost:
+            lost.append(taken)
+            raise OperationalError("the connection broke")
+        return taken
+
+    monkeypatch.setattr(flags.store.dialect, "claim", claim_and_lose)
+    flags.handlers["work"].raise_many([{"n": n} for n in range(5)])
+    with lane_of(flags, "default") as lane:
+        with pytest.raises(OperationalError):
+            lane.sweep()
+        assert (lane.sweep()["lowered"], sorted(ran), len(lost)) == (5, list(range(5)), 1)
+    assert flags.find() == []
+
+
+def test_a_claim_that_took_place_after_its_consumer_gave_up_is_given_back_at_the_second_look(flags, work):
+    with lane_of(flags, "default") as lane:
+        work.raise_many([{"n": n} for n in range(5)])
+        claim(flags, consumer=lane.consumer)
+        lane.release_strays()
+        assert flags.status()["lanes"]["default"]["claimed"] == 5
+        lane.release_strays()
+        assert flags.status()["lanes"]["default"]["claimed"] == 0
+        assert lane.sweep()["lowered"] == 5
+
+
+def test_a_claim_that_runs_is_no_stray(flags):
+    gate, started = threading.Event(), threading.Event()
+
+    @flags.handler
+    def work(n):
+        started.set()
+        gate.wait(20)
+
+    work.raise_many([{"n": n} for n in range(5)])
+    with lane_of(flags, "default") as lane:
+        sweep = threading.Thread(target=lambda: (lane.sweep(), flags.store.close_thread()))
+        sweep.start()
+        assert started.wait(10)
+        for _ in range(3):
+            lane.release_strays()
+        claimed = flags.status()["lanes"]["default"]["claimed"]
+        gate.set()
+        sweep.join(20)
+    assert claimed and flags.find() == []
 
 
 # Settling.

@@ -12,8 +12,8 @@ from rig import FakeClock, plain
 from flagsweep import FlagSweep, doctor
 from flagsweep.claims import Store
 from flagsweep.config import Clock
-from flagsweep.consumer import Enlisted
 from flagsweep.doctor import Finding, examine
+from flagsweep.enlisted import Enlisted
 
 
 @pytest.fixture

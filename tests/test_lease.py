@@ -12,10 +12,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from work import Ledger, Work, command, running
+from work import Ledger, Work, command, freeze, running
 
 from flagsweep import LeaseHeld
-from flagsweep.consumer import Enlisted
+from flagsweep.enlisted import Enlisted
 from flagsweep.lease import RUN, BlackBox, Lease
 
 HOLD = """
@@ -242,7 +242,7 @@ def test_a_dead_consumers_claims_are_free_at_once_and_a_living_ones_never(site, 
     site.raise_("work", 1, do="wait", gate=str(gate))
     first = consume()
     until(lambda: site.journal.flags("start"))
-    first.send_signal(signal.SIGSTOP)
+    freeze(first)
     site.flags.sweep()
     assert site.up()["work:1"].state == "claimed", "a process that stands still is alive"
     first.send_signal(signal.SIGCONT)

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from flagsweep import Backoff, FlagSweep
+from flagsweep.blame import charge
 from flagsweep.claims import CRASHES
 from flagsweep.config import SECOND
-from flagsweep.consumer import charge
 from flagsweep.dialects import sqlite
 from flagsweep.perform import Failed, Parked, Snoozed, plan
 from flagsweep.testing import FakeClock

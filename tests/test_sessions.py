@@ -3,8 +3,10 @@
 import time
 
 import pytest
-from work import Work, command
+from work import Work, command, running
 
+from flagsweep.dialects import DATABASE_ERRORS
+from flagsweep.lease import leftovers
 from flagsweep.sessions import SessionLease
 
 
@@ -78,3 +80,41 @@ def test_a_lease_that_was_lost_is_taken_again_but_claims_nothing_before_that_is_
     finally:
         lease.close()
         other.close()
+
+
+def test_a_session_that_breaks_while_others_are_looked_at_is_a_lease_that_was_lost(site, until):
+    """Whatever was asked when it broke, no new session may take its place without the locks."""
+    store = site.flags.store
+    lease, other = (SessionLease(store.session, store.dialect) for _ in range(2))
+    try:
+        lease.take(17)
+        lease._db.connection().close()
+        for ask in (lease.is_held, lease.is_dead):
+            with pytest.raises(DATABASE_ERRORS):
+                ask(99)
+        until(lambda: not other.is_held(17))
+        assert not lease.keep(again=False), "it answers, but it holds nothing"
+        assert not lease.keep() or lease.needs_confirming()
+        assert lease.keep() and lease.needs_confirming() and other.is_held(17)
+    finally:
+        lease.close()
+        other.close()
+
+
+def test_a_consumer_that_was_taken_for_dead_goes_on_under_a_new_id_with_its_traces(site, until):
+    """On one host the rescuer has deleted them."""
+    site.raise_("work", 1)
+    with running(site.flags, until):
+        enlisted = site.flags._runner._enlisted
+        until(site.is_idle)
+        before, folder = enlisted.id, enlisted.folder
+        site.flags.store.rescue(before, (), site.flags.clock.now())
+        for file in leftovers(folder, before):
+            file.unlink()
+        enlisted._lease._db.connection().close()
+        until(lambda: enlisted.id != before and enlisted.may_claim("default"))
+        assert {file.name for file in folder.iterdir()} == {file.name for file in leftovers(folder, enlisted.id)}
+        site.raise_("work", 2)
+        until(site.is_idle)
+    assert site.journal.flags("end") == ["work:1", "work:2"]
+    assert list(folder.iterdir()) == []

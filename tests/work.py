@@ -369,6 +369,15 @@ def running(flags, until):
         assert failed == [None], failed
 
 
+def freeze(child):
+    """Stop a process, and wait until each of its threads stands still: the signal alone says that they soon will."""
+    child.send_signal(signal.SIGSTOP)
+    end = time.monotonic() + LIMIT
+    while any(stat.read_text().rpartition(")")[2].split()[0] != "T" for stat in Path(f"/proc/{child.pid}/task").glob("*/stat")):
+        assert time.monotonic() < end, f"process {child.pid} goes on although it was stopped"
+        time.sleep(0.001)
+
+
 def is_sound(database):
     """Return whether SQLite finds nothing wrong with the file."""
     with closing(sqlite3.connect(database)) as db:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import planted
 from peewee import SqliteDatabase
-from work import Ledger
+from work import Ledger, freeze
 from worse import Worse
 
 from flagsweep import FlagSweep
@@ -148,7 +148,7 @@ def suspended(place):
     child = place.consume()
     site.raise_("work", 1, do="wait", gate=gate)
     until(lambda: "work:1" in site.journal.flags("start"))
-    child.send_signal(signal.SIGSTOP)
+    freeze(child)
     site.raise_("work", 2, do="touch", gate=gate)
     site.flags.sweep()
     child.send_signal(signal.SIGCONT)

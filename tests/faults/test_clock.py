@@ -5,7 +5,7 @@ import signal
 import time
 from collections import Counter
 
-from work import Ledger
+from work import Ledger, freeze
 from world import OUTCOMES, World, live, quick_folder
 
 NO_SCHEDULES = "schedules do not exist yet: what is due is flags, delayed, backing off and snoozed"
@@ -51,7 +51,7 @@ def test_f18_a_consumer_that_was_suspended_goes_on_and_repeats_nothing(backend, 
         site.flags.handlers["work"].using(delay=seconds / 2).raise_flag(n=n)
         site.journal.write("raised", f"work:{n}")
     until(lambda: len(site.journal.flags("end")) > 20)
-    os.kill(child.pid, signal.SIGSTOP)
+    freeze(child)
     began = time.monotonic()
     for n in range(3000, 3010):
         site.raise_("work", n)

@@ -18,7 +18,7 @@ import pytest
 import worse
 from test_crash import check as check_all
 from test_crash import script
-from work import Ledger
+from work import Ledger, freeze
 from worse import MIB
 
 from flagsweep.testing import POINTS
@@ -332,7 +332,7 @@ def zombie(backend, until):
         site.raise_many("exact", range(1, 21), do="effect")
         site.raise_many("work", range(2, 21))
     until(lambda: "work:1" in site.journal.flags("start") and len(site.flags.find(state="claimed", limit=None)) > 1)
-    child.send_signal(signal.SIGSTOP)
+    freeze(child)
     (consumer,) = [each["id"] for each in site.flags.status()["consumers"]]
     with site.flags.database.connection_context():
         stolen = len(site.flags.find(state="claimed", limit=None))
@@ -340,7 +340,7 @@ def zombie(backend, until):
     site.flags.store.close_engine()
     heir = backend.consume(mode="sweep", lanes=lanes)
     until(lambda: site.journal.flags("start").count("work:1") == 2)
-    heir.send_signal(signal.SIGSTOP)
+    freeze(heir)
     before = set(site.up())
     child.send_signal(signal.SIGCONT)
     Path(gate).touch()

@@ -16,7 +16,7 @@ from pathlib import Path
 from flagsweep import Backoff, Discard, FlagSweep, Retry, Snooze
 from flagsweep.claims import Store
 from flagsweep.config import SECOND
-from flagsweep.consumer import Enlisted
+from flagsweep.enlisted import Enlisted
 from flagsweep.lanes import Lane, Pacer
 from flagsweep.models import Flag
 from flagsweep.perform import Performer
@@ -52,19 +52,19 @@ class MortalStore(Store):
             raise Vanished(point)
 
     @contextmanager
-    def write(self, durable=True):
+    def write(self, only_claims=False):
         self.reach("begin")
         done = self.crew.settling
-        with super().write(durable) as db:
+        with super().write(only_claims) as db:
             yield db
             self.reach("commit")
         for key in [key for key in done if done[key] == "settled"]:
             del done[key]
         self.reach("committed")
 
-    def claim(self, kind, priority, limit, consumer, now):
+    def claim(self, kind, priority, limit, consumer, now, token=None):
         self.reach("claim")
-        claimed = super().claim(kind, priority, limit, consumer, now)
+        claimed = super().claim(kind, priority, limit, consumer, now, token)
         for each in claimed:
             self.crew.world.claimed(each)
         self.reach("claimed")
