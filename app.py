@@ -283,6 +283,7 @@ class FlagSweep:
             enlisted = Enlisted(self.store, self.path, self.clock, "sweep", self.settings)
             stack.callback(enlisted.leave)
             enlisted.rescue(self._options_of, self._on_dead)
+            self.store.release_orphans(self.clock.now())
             crew = (self.settings, self._handlers, self.store, self.clock, enlisted, lambda: self._stopping, self._on_dead)
             lanes = list(make_lanes(*crew, only, flat_out=True).values())
             self._lanes[id(lanes)] = lanes

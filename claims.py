@@ -164,26 +164,53 @@ class Store(SiteStore):
             hold(id)
         return id
 
-    def peers(self) -> list[int]:
-        """Return the ids of all that are entered, alive or not, as the engine sees them."""
-        return [row[0] for row in Consumer.select(Consumer.id).tuples().execute(self.engine)]
+    def peers(self) -> dict[int, int]:
+        """Return how often each consumer came back, by the ids of all that are entered, alive or not, as the engine sees them."""
+        return dict(Consumer.select(Consumer.id, Consumer.comebacks).tuples().execute(self.engine))
+
+    def come_back(self, consumer: int) -> bool:
+        """Note that a consumer has taken its lease again; return whether it is still entered: nobody took it for dead."""
+        with self.write():
+            again = Consumer.update(comebacks=Consumer.comebacks + 1).where(Consumer.id == consumer)
+            return again.execute(self.engine) == 1
 
     def consumers(self) -> list[Consumer]:
         """Return who is entered, alive or not."""
         with self.explained("consumers could not be read"), self.borrowed() as db:
             return list(Consumer.select().order_by(Consumer.id).execute(db))
 
-    def rescue(self, consumer: int, charged: Sequence[tuple[int, int, Step]], now: int) -> tuple[int, list[int]]:
+    def rescue(
+        self, consumer: int, charged: Sequence[tuple[int, int, Step]], now: int, comebacks: int | None = None
+    ) -> tuple[int, list[int]] | None:
         """Give back what a dead consumer had claimed and strike it off.
 
         :param charged: (id, token, step) of the flags that are to blame.
-        :return: how many flags were freed, and the ids of those that died.
+        :param comebacks: how often it had come back when it was found dead.
+        :return: how many flags were freed, and the ids of those that died; None, and nothing is done, where it came back once
+            more, or somebody else was first.
         """
         with self.write():
+            # First: who comes back at this instant waits for this row, and then finds that it was taken for dead.
+            it = (Consumer.id == consumer) & (True if comebacks is None else Consumer.comebacks == comebacks)
+            if not Consumer.delete().where(it).execute(self.engine) and comebacks is not None:
+                return None
             settled = [(id, self.settle_one(id, token, step, now)) for id, token, step in charged]
             freed = self.dialect.release_all(self.engine, consumer, now)
-            Consumer.delete().where(Consumer.id == consumer).execute(self.engine)
         return freed + len(settled), [id for id, state in settled if state == "dead"]
+
+    def release_orphans(self, now: int) -> int:
+        """Give back what is claimed by nobody who is entered; return how many flags.
+
+        A server may carry out a claim after its consumer has died and was rescued, or has gone on under another id.
+        """
+        claimers = Flag.select(Flag.claimed_by).where(Flag.state == "claimed").distinct().tuples().execute(self.engine)
+        claimers = [row[0] for row in claimers]  # Before the consumers: who claims is entered first, and was so at that time.
+        orphaned = set(claimers) - set(self.peers()) if claimers else ()
+        freed = 0
+        for consumer in orphaned:
+            with self.write():
+                freed += self.dialect.release_all(self.engine, consumer, now)
+        return freed
 
     def strike(self, consumer: int, now: int) -> None:
         """Strike off a consumer that ends well, giving back whatever it still has."""

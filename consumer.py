@@ -283,10 +283,9 @@ class Runner:
 
 
 def _go_on_as(lanes: Mapping[str, Lane], id: int) -> None:
-    """Have lanes claim under a new id, and forget what they had not started: it was given back."""
+    """Have lanes claim under a new id."""
     for lane in lanes.values():
-        lane.consumer = id
-        lane.pool.recall()
+        lane.go_on_as(id)
 
 
 def _sweep_from(lanes: Mapping[str, Lane], tasks: SweepTasks, name: str, seat: int) -> None:

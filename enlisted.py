@@ -128,7 +128,7 @@ class Enlisted:
                         log.warning("the lease is lost: nothing is claimed until it is ours again")
                     continue
                 if lease.needs_confirming():
-                    if self.id not in self.store.peers():
+                    if not self.store.come_back(self.id):
                         self._enlist_again(lease)
                     kept = {lane: seat for lane, seat in self._seats.items() if lease.holds(f"lane {lane} {seat}")}
                     self._seats = {**dict.fromkeys(self._seats), **kept}
@@ -165,16 +165,20 @@ class Enlisted:
             return 0
         if isinstance(self._lease, SessionLease) and self._mode == "sweep":
             self._wait_for_the_dying(self._lease)
-        dead = [id for id in self.store.peers() if id != self.id and self._lease.is_dead(id)]
-        return sum(self._rescue_one(id, options_of, on_dead) for id in dead)
+        dead = {id: times for id, times in self.store.peers().items() if id != self.id and self._lease.is_dead(id, times)}
+        return sum(self._rescue_one(id, times, options_of, on_dead) for id, times in dead.items())
 
     def _wait_for_the_dying(self, lease: SessionLease) -> None:
         """Wait until each lock that is free now has been for long enough: a sweep does not live to see it otherwise."""
-        while any(id != self.id and lease.is_dying(id) for id in self.store.peers()):
+        while any(id != self.id and lease.is_dying(id, times) for id, times in self.store.peers().items()):
             time.sleep(0.1)
 
     def _rescue_one(
-        self, consumer: int, options_of: Callable[[str], Options | None], on_dead: Callable[[Claimed, str], None]
+        self,
+        consumer: int,
+        comebacks: int,
+        options_of: Callable[[str], Options | None],
+        on_dead: Callable[[Claimed, str], None],
     ) -> int:
         assert self.folder is not None
         now = self._clock.now()
@@ -187,7 +191,10 @@ class Enlisted:
             tokens = {r.flag: r.token for r in running}
             flags = [] if clean else [f for f in self.store.claimed_by(consumer, tokens) if f.claim_token == tokens[f.id]]
             steps = charge(flags, {r.flag for r in running if r.thread == thread}, report, options_of, now)
-        freed, dead = self.store.rescue(consumer, [(f.id, f.claim_token or 0, step) for f, step in steps], now)
+        rescued = self.store.rescue(consumer, [(f.id, f.claim_token or 0, step) for f, step in steps], now, comebacks)
+        if rescued is None:
+            return 0
+        freed, dead = rescued
         self.on_rescued(consumer)
         for file in leftovers(self.folder, consumer):
             file.unlink(missing_ok=True)

@@ -162,6 +162,12 @@ class Lane:
         self.stopping = self.pool.stopping = True
         self.pool.nudge()
 
+    def go_on_as(self, consumer: int) -> None:
+        """Claim under a new id from now on: what was claimed under the old one has been given back, and is not ours any more."""
+        with self._turns:
+            self.consumer = consumer
+            self.pool.abandon()
+
     def release_strays(self) -> None:
         """Give back claims that nobody knows of, at the second look: a connection may break and its claim take place later."""
         with self._turns:

@@ -100,7 +100,7 @@ class Lease:
         self._unlock(byte)
         return False
 
-    def is_dead(self, byte: int) -> bool:
+    def is_dead(self, byte: int, comebacks: int = 0) -> bool:
         """Return whether the consumer that had this byte is gone: the kernel drops a lock with its process."""
         return not self.is_held(byte)
 

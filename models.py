@@ -116,6 +116,8 @@ class Consumer(Model):
     pid = IntegerField()
     host = TextField()
     started_at = BigIntegerField()
+    comebacks = IntegerField(default=0)
+    """How often it has lost its lease and taken it again."""
 
     class Meta:
         table_name = "flagsweep_consumer"

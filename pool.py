@@ -47,6 +47,7 @@ class Pool:
         self._todo: deque[Claimed] = deque()
         self._parked: deque[Claimed] = deque()
         self._done: deque[tuple[Claimed, Any, float]] = deque()
+        self._ghosts: set[int] = set()
         self._first_done = 0.0
         self._low_water = 0
         self._asked = False
@@ -97,6 +98,11 @@ class Pool:
                 flags.append(self._todo.pop() if self._todo else self._parked.pop())
         self.outstanding -= len(flags)
         return flags
+
+    def abandon(self) -> None:
+        """Forget what was not started, and start nothing that a thread still runs under a claim that is not ours any more."""
+        self.recall()
+        self._ghosts.update(claimed.id for claimed, _ in list(self.running.values()))
 
     def tokens(self) -> set[int]:
         """Return the claims of the flags it has; one that a thread takes at this instant may be missing."""
@@ -214,19 +220,20 @@ class Pool:
         del stack
 
     def _perform_all(self, slot: int | None) -> None:
-        me, todo, running, done = threading.get_ident(), self._todo, self.running, self._done
+        me, todo, running, done, ghosts = threading.get_ident(), self._todo, self.running, self._done, self._ghosts
         began = time.monotonic()
         while True:
             try:
                 claimed = todo.popleft()
             except IndexError:
                 break
-            if claimed.suspect and not self._performer.alone.acquire(blocking=False):
+            if claimed.id in ghosts or (claimed.suspect and not self._performer.alone.acquire(blocking=False)):
                 self._parked.append(claimed)
                 continue
             running[me] = (claimed, began)
             outcome = self._one(claimed, slot) if not claimed.suspect else self._alone(claimed, slot)
             ended = time.monotonic()
+            ghosts.discard(claimed.id)
             if not done:
                 self._first_done = ended
             done.append((claimed, outcome, ended - began))

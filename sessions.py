@@ -39,7 +39,7 @@ class SessionLease:
         self._db = connect()
         self._lock = threading.RLock()
         self._held: set[str] = set()
-        self._free_since: dict[str, float] = {}
+        self._free_since: dict[str, tuple[int, float]] = {}
         self._seen = time.monotonic()
         self._lost = False
         self._unconfirmed = False
@@ -87,26 +87,31 @@ class SessionLease:
         with self._lock:
             return self._dialect.is_locked(self._db, _of(consumer))
 
-    def is_dead(self, consumer: int) -> bool:
-        """Return whether its lock has been free for so long that the consumer must be dead."""
-        return self._is_free_for_long(_of(consumer))
+    def is_dead(self, consumer: int, comebacks: int = 0) -> bool:
+        """Return whether its lock has been free for so long that the consumer must be dead.
 
-    def is_dying(self, consumer: int) -> bool:
+        :param comebacks: how often it has come back: between two looks it may have, and lost its session once more.
+        """
+        return self._is_free_for_long(_of(consumer), comebacks)
+
+    def is_dying(self, consumer: int, comebacks: int = 0) -> bool:
         """Return whether its lock is free, but not for long enough yet to count it as dead."""
-        return not self.is_dead(consumer) and not self.is_held(consumer)
+        return not self.is_dead(consumer, comebacks) and not self.is_held(consumer)
 
     def take_free_name(self, name: str, at_once: bool) -> bool:
         """Take a lock by its name, unless its last owner may still come back for it."""
         return (at_once or self._is_free_for_long(name)) and self.take_name(name)
 
-    def _is_free_for_long(self, name: str) -> bool:
+    def _is_free_for_long(self, name: str, comebacks: int = 0) -> bool:
         now = time.monotonic()
         with self._lock:
             if self._dialect.is_locked(self._db, name):
                 self._free_since.pop(name, None)
                 return False
             young = self._dialect.uptime(self._db) < self.GRACE_AFTER_RESTART
-        return now - self._free_since.setdefault(name, now) >= (self.GRACE_AFTER_RESTART if young else self.GRACE)
+        seen, since = self._free_since.get(name, (comebacks, now))
+        self._free_since[name] = (comebacks, since if seen == comebacks else now)
+        return seen == comebacks and now - since >= (self.GRACE_AFTER_RESTART if young else self.GRACE)
 
     def keep(self, again: bool = True) -> bool:
         """Ask for a sign of life, and take everything again where the session was lost; return whether all is ours.

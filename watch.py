@@ -419,8 +419,12 @@ class Keeper(threading.Thread):
             faulthandler.dump_traceback_later(self._stuck_after, exit=True, file=sys.stderr)
 
     def _release_strays(self) -> None:
+        """Give back claims of which nobody knows: a server may carry one out after its consumer gave up waiting, or died."""
         for lane in self._lanes.values():
             lane.release_strays()
+        freed = self._store.release_orphans(self._clock.now())
+        if freed:
+            log.warning("%d flags are free again that were claimed by a consumer which is gone", freed)
 
     def _ask_for_the_overdue(self) -> None:
         """Do the minute's work where Huey's scheduler does not."""

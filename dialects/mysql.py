@@ -77,7 +77,8 @@ INDEX flagsweep_claimed (state, claimed_by, claim_token)
 """,
     "flagsweep_consumer": """
 id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, mode VARCHAR(20) NOT NULL, pid INT NOT NULL, host VARCHAR(255) NOT NULL,
-started_at BIGINT NOT NULL
+started_at BIGINT NOT NULL,
+comebacks INTEGER NOT NULL DEFAULT 0
 """,
     "flagsweep_history": """
 id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, at BIGINT NOT NULL, flag BIGINT NOT NULL, kind VARBINARY(400) NOT NULL,

@@ -110,7 +110,8 @@ CREATE TABLE IF NOT EXISTS flagsweep_consumer (
   mode text NOT NULL,
   pid integer NOT NULL,
   host text NOT NULL,
-  started_at bigint NOT NULL
+  started_at bigint NOT NULL,
+  comebacks integer NOT NULL DEFAULT 0
 );
 CREATE TABLE IF NOT EXISTS flagsweep_history (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -378,6 +378,56 @@ def test_a_claim_that_took_place_after_its_consumer_gave_up_is_given_back_at_the
         assert lane.sweep()["lowered"] == 5
 
 
+def test_a_claim_of_a_consumer_that_is_gone_is_given_back(flags, work):
+    """It died, and was rescued, before the server carried its last claim out."""
+    work.raise_many([{"n": n} for n in range(5)])
+    with lane_of(flags, "default") as lane:
+        claim(flags, limit=2, consumer=lane.consumer + 1000)
+        claim(flags, limit=2, consumer=lane.consumer)
+        assert flags.store.release_orphans(flags.clock.now()) == 2
+        assert [flag.claimed_by for flag in flags.find(state="claimed")] == [lane.consumer] * 2
+    claim(flags, consumer=4711)
+    assert flags.sweep()["lowered"] == 5
+
+
+def test_a_consumer_that_came_back_is_not_rescued_and_one_that_was_rescued_cannot_come_back(flags, work):
+    store = flags.store
+    work.raise_flag()
+    with lane_of(flags, "default") as lane:
+        claim(flags, consumer=lane.consumer)
+        assert store.peers() == {lane.consumer: 0}
+        assert store.come_back(lane.consumer) and store.peers() == {lane.consumer: 1}
+        assert store.rescue(lane.consumer, (), flags.clock.now(), comebacks=0) is None
+        assert only(flags).state == "claimed"
+        assert store.rescue(lane.consumer, (), flags.clock.now(), comebacks=1) == (1, [])
+        assert store.rescue(lane.consumer, (), flags.clock.now(), comebacks=1) is None
+        assert not store.come_back(lane.consumer)
+
+
+def test_what_runs_when_its_consumer_goes_on_under_a_new_id_is_not_started_beside_itself(flags, until):
+    gate, started, ran = threading.Event(), threading.Event(), []
+
+    @flags.handler
+    def work(n):
+        started.set()
+        ran.append("start")
+        gate.wait(20)
+        ran.append("end")
+
+    work.raise_flag(n=1)
+    with lane_of(flags, "default") as lane:
+        sweep = threading.Thread(target=lambda: (lane.sweep(), flags.store.close_thread()))
+        sweep.start()
+        assert started.wait(10)
+        flags.store.rescue(lane.consumer, (), flags.clock.now())
+        lane.go_on_as(lane.consumer + 1)
+        lane.pool.nudge()
+        until(lambda: [flag.claimed_by for flag in flags.find(state="claimed")] == [lane.consumer])
+        gate.set()
+        sweep.join(20)
+    assert ran == ["start", "end"] * 2 and flags.find() == []
+
+
 def test_a_claim_that_runs_is_no_stray(flags):
     gate, started = threading.Event(), threading.Event()
 
