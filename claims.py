@@ -15,6 +15,7 @@ from peewee import Case, Database, Field, Model, Node, OperationalError, Select
 from .config import SECOND
 from .errors import ClaimLost
 from .models import Consumer, Flag, History, SiteStore
+from .schema import Schema
 
 CRASHES = 3
 """A flag that has crashed the process this often is dead."""
@@ -153,6 +154,11 @@ class Store(SiteStore):
 
     # Consumers.
 
+    def made_at(self) -> int:
+        """Return when the tables were made: this tells a database, or one schema of it, from every other."""
+        query = Schema.select(Schema.applied_at).order_by(Schema.version).limit(1)
+        return next(iter(query.tuples().execute(self.engine)))[0]
+
     def enlist(self, mode: str, pid: int, host: str, now: int, hold: Callable[[int], None]) -> int:
         """Enter a consumer under a new id.
 
@@ -164,9 +170,9 @@ class Store(SiteStore):
             hold(id)
         return id
 
-    def peers(self) -> dict[int, int]:
-        """Return how often each consumer came back, by the ids of all that are entered, alive or not, as the engine sees them."""
-        return dict(Consumer.select(Consumer.id, Consumer.comebacks).tuples().execute(self.engine))
+    def peers(self) -> dict[int, Consumer]:
+        """Return all that are entered, alive or not, by their ids, as the engine sees them."""
+        return {each.id: each for each in Consumer.select().execute(self.engine)}
 
     def come_back(self, consumer: int) -> bool:
         """Note that a consumer has taken its lease again; return whether it is still entered: nobody took it for dead."""

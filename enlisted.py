@@ -19,7 +19,7 @@ from .dialects import DATABASE_ERRORS
 from .errors import LeaseHeld, NotReady
 from .handlers import Options
 from .lease import RUN, BlackBox, CrashLog, Lease, folder_of, folder_on_host, leftovers
-from .models import AWAY, Flag
+from .models import AWAY, Consumer, Flag
 from .sessions import SessionLease
 
 log = logging.getLogger("flagsweep")
@@ -46,6 +46,7 @@ class Enlisted:
         self.on_new_id: Callable[[int], None] = lambda id: None
         self.on_rescued: Callable[[int], None] = lambda id: None
         self._lease: Lease | SessionLease | None = None
+        self._on_host: Lease | None = None
         self._mode = mode
         self._clock = clock
         self._sweepers = settings.sweepers
@@ -56,6 +57,8 @@ class Enlisted:
         try:
             self.folder = _folder(store, path, settings)
             self._lease = open_lease(store, path)
+            if self.folder is not None and path is None:
+                self._on_host = Lease(self.folder)
             if mode == "run" and path is not None:
                 self._take_run_byte()
             self.id = store.enlist(mode, os.getpid(), platform.node(), clock.now(), self._hold)
@@ -73,8 +76,9 @@ class Enlisted:
             self._thread.start()
 
     def _hold(self, id: int) -> None:
-        if self._lease:
-            self._lease.take(id)
+        for lease in (self._on_host, self._lease):
+            if lease:
+                lease.take(id)
 
     def _take_run_byte(self) -> None:
         assert isinstance(self._lease, Lease)
@@ -165,23 +169,42 @@ class Enlisted:
             return 0
         if isinstance(self._lease, SessionLease) and self._mode == "sweep":
             self._wait_for_the_dying(self._lease)
-        dead = {id: times for id, times in self.store.peers().items() if id != self.id and self._lease.is_dead(id, times)}
-        return sum(self._rescue_one(id, times, options_of, on_dead) for id, times in dead.items())
+        return sum(self._rescue_one(peer, options_of, on_dead) for peer in self._others() if self._is_dead(self._lease, peer))
+
+    def _others(self) -> list[Consumer]:
+        return [peer for id, peer in self.store.peers().items() if id != self.id]
+
+    def _is_dead(self, lease: Lease | SessionLease, peer: Consumer) -> bool:
+        if isinstance(lease, Lease):
+            return lease.is_dead(peer.id)
+        alive = self._knows_alive(peer)
+        return lease.is_dead(peer.id, peer.comebacks) if alive is None else not (alive or lease.is_held(peer.id))
+
+    def _knows_alive(self, peer: Consumer) -> bool | None:
+        """Return whether a consumer of this host lives, by the kernel's word, or None for one of another host.
+
+        Its session alone would have to be gone for a while: a connection may break, and the process live on.
+        """
+        if self._on_host is None or self.folder is None or peer.host != platform.node():
+            return None
+        if not BlackBox.is_there(self.folder, peer.id):  # The same name in another container, or it is just being entered.
+            return None
+        return self._on_host.is_held(peer.id)
 
     def _wait_for_the_dying(self, lease: SessionLease) -> None:
         """Wait until each lock that is free now has been for long enough: a sweep does not live to see it otherwise."""
-        while any(id != self.id and lease.is_dying(id, times) for id, times in self.store.peers().items()):
+        while any(self._may_be_dying(lease, peer) for peer in self._others()):
             time.sleep(0.1)
 
+    def _may_be_dying(self, lease: SessionLease, peer: Consumer) -> bool:
+        is_unknown = self._knows_alive(peer) is None
+        return is_unknown and not lease.is_held(peer.id) and not lease.is_dead(peer.id, peer.comebacks)
+
     def _rescue_one(
-        self,
-        consumer: int,
-        comebacks: int,
-        options_of: Callable[[str], Options | None],
-        on_dead: Callable[[Claimed, str], None],
+        self, peer: Consumer, options_of: Callable[[str], Options | None], on_dead: Callable[[Claimed, str], None]
     ) -> int:
         assert self.folder is not None
-        now = self._clock.now()
+        consumer, now = peer.id, self._clock.now()
         thread, report = CrashLog.read(self.folder, consumer)
         try:
             clean, running = BlackBox.read(self.folder, consumer)
@@ -191,7 +214,7 @@ class Enlisted:
             tokens = {r.flag: r.token for r in running}
             flags = [] if clean else [f for f in self.store.claimed_by(consumer, tokens) if f.claim_token == tokens[f.id]]
             steps = charge(flags, {r.flag for r in running if r.thread == thread}, report, options_of, now)
-        rescued = self.store.rescue(consumer, [(f.id, f.claim_token or 0, step) for f, step in steps], now, comebacks)
+        rescued = self.store.rescue(consumer, [(f.id, f.claim_token or 0, step) for f, step in steps], now, peer.comebacks)
         if rescued is None:
             return 0
         freed, dead = rescued
@@ -239,8 +262,9 @@ class Enlisted:
         self._closing.set()
         if self._thread and self._thread is not threading.current_thread():
             self._thread.join(2)
-        if self._lease:
-            self._lease.close()
+        for lease in (self._lease, self._on_host):
+            if lease:
+                lease.close()
 
     def lost(self) -> str | None:
         """Return why the lease no longer proves anything, or None."""
@@ -259,7 +283,7 @@ def open_lease(store: Store, path: Path | None) -> Lease | SessionLease | None:
 def _folder(store: Store, path: Path | None, settings: Settings) -> Path | None:
     if path is not None:
         return folder_of(path)
-    return None if store.in_memory else folder_on_host(store.where, settings.state_dir)
+    return None if store.in_memory else folder_on_host(f"{store.where} {store.made_at()}", settings.state_dir)
 
 
 def claimed_from(flag: Flag) -> Claimed:

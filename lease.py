@@ -40,7 +40,7 @@ def folder_of(database: Path) -> Path:
 def folder_on_host(where: str, state_dir: str | os.PathLike[str] = "") -> Path:
     """Return the folder for what consumers of a database server note on this host, made for this user alone.
 
-    :param where: the database's URL, without a password.
+    :param where: what tells the database from every other.
     :param state_dir: the folder to make it in; by default below the user's home.
     :raises NotReady: where it cannot be made, or strangers may write to it.
     """
@@ -100,7 +100,7 @@ class Lease:
         self._unlock(byte)
         return False
 
-    def is_dead(self, byte: int, comebacks: int = 0) -> bool:
+    def is_dead(self, byte: int) -> bool:
         """Return whether the consumer that had this byte is gone: the kernel drops a lock with its process."""
         return not self.is_held(byte)
 
@@ -240,6 +240,11 @@ class BlackBox:
         self.cells.release()
         with suppress(BufferError):
             self._map.close()
+
+    @staticmethod
+    def is_there(folder: Path, consumer: int) -> bool:
+        """Return whether a consumer has, or had, its box in this folder."""
+        return (folder / f"box-{consumer}").exists()
 
     @classmethod
     def read(cls, folder: Path, consumer: int) -> tuple[bool, list[Running]]:

@@ -29,7 +29,6 @@ from .claims import Store
 from .config import MAKE_KEY, SECOND, SHORTEST_KEY, Clock, hidden
 from .courier import Courier, Outage
 from .errors import ConfigError
-from .schema import Schema
 from .storages import LARGEST, LIFE, Storage, make_private, opener
 
 log = logging.getLogger("flagsweep")
@@ -158,8 +157,7 @@ def identity_of(store: Store) -> str:
     A path or URL would not do: two hosts may each have a /srv/site.db, and one database may be reached under several names.
     """
     try:
-        query = Schema.select(Schema.applied_at).order_by(Schema.version).limit(1)
-        return str(next(iter(query.tuples().execute(store.engine)))[0])
+        return str(store.made_at())
     finally:
         store.close_engine()
 

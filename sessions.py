@@ -94,10 +94,6 @@ class SessionLease:
         """
         return self._is_free_for_long(_of(consumer), comebacks)
 
-    def is_dying(self, consumer: int, comebacks: int = 0) -> bool:
-        """Return whether its lock is free, but not for long enough yet to count it as dead."""
-        return not self.is_dead(consumer, comebacks) and not self.is_held(consumer)
-
     def take_free_name(self, name: str, at_once: bool) -> bool:
         """Take a lock by its name, unless its last owner may still come back for it."""
         return (at_once or self._is_free_for_long(name)) and self.take_name(name)

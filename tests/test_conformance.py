@@ -395,8 +395,8 @@ def test_a_consumer_that_came_back_is_not_rescued_and_one_that_was_rescued_canno
     work.raise_flag()
     with lane_of(flags, "default") as lane:
         claim(flags, consumer=lane.consumer)
-        assert store.peers() == {lane.consumer: 0}
-        assert store.come_back(lane.consumer) and store.peers() == {lane.consumer: 1}
+        assert store.peers()[lane.consumer].comebacks == 0
+        assert store.come_back(lane.consumer) and store.peers()[lane.consumer].comebacks == 1
         assert store.rescue(lane.consumer, (), flags.clock.now(), comebacks=0) is None
         assert only(flags).state == "claimed"
         assert store.rescue(lane.consumer, (), flags.clock.now(), comebacks=1) == (1, [])

@@ -6,7 +6,8 @@ import pytest
 from work import Work, command, running
 
 from flagsweep.dialects import DATABASE_ERRORS
-from flagsweep.lease import leftovers
+from flagsweep.enlisted import Enlisted
+from flagsweep.lease import BlackBox, leftovers
 from flagsweep.sessions import SessionLease
 
 
@@ -113,8 +114,47 @@ def test_a_consumer_that_was_taken_for_dead_goes_on_under_a_new_id_with_its_trac
             file.unlink()
         enlisted._lease._db.connection().close()
         until(lambda: enlisted.id != before and enlisted.may_claim("default"))
-        assert {file.name for file in folder.iterdir()} == {file.name for file in leftovers(folder, enlisted.id)}
+        assert sorted(folder.iterdir()) == sorted([*leftovers(folder, enlisted.id), folder / "lease"])
         site.raise_("work", 2)
         until(site.is_idle)
     assert site.journal.flags("end") == ["work:1", "work:2"]
-    assert list(folder.iterdir()) == []
+    assert list(folder.iterdir()) == [folder / "lease"]
+
+
+def test_on_one_host_the_kernel_tells_at_once_who_died_and_who_lives_without_its_session(site, consume, until):
+    site.raise_("work", 1, do="hang_once")
+    child = consume()
+    until(lambda: site.journal.flags("start"))
+    enlisted = Enlisted(site.flags.store, None, site.flags.clock, "run", site.flags.settings)
+    try:
+        (peer,) = enlisted._others()
+        lease = enlisted._lease
+        lease.GRACE = 3600
+        assert not enlisted._is_dead(lease, peer)
+        child.kill()
+        child.wait()
+        until(lambda: enlisted._is_dead(lease, peer))
+        peer.host = "elsewhere"
+        assert enlisted._knows_alive(peer) is None and not enlisted._is_dead(lease, peer)
+    finally:
+        enlisted.close()
+
+
+def test_who_lives_on_this_host_is_not_taken_for_dead_however_long_its_session_is_gone(site, until):
+    store, settings = site.flags.store, site.flags.settings
+    one, other = (Enlisted(store, None, site.flags.clock, "run", settings) for _ in range(2))
+    try:
+        one._closing.set()  # Nobody looks after its session.
+        one._thread.join()
+        one._lease._db.connection().close()
+        other._lease.GRACE = 0
+        until(lambda: not other._lease.is_held(one.id))
+        (peer,) = other._others()
+        assert other._lease.is_dead(one.id) or other._lease.is_dead(one.id)
+        assert not other._is_dead(other._lease, peer)
+        BlackBox.remove(one.box)
+        assert other._is_dead(other._lease, peer), "it might be on another host"
+    finally:
+        one.box = None
+        other.close()
+        one.close()
