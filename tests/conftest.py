@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import threading
 import time
@@ -26,6 +27,9 @@ settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
+
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # Under nohup: what is ignored here every child would ignore, too.
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 SERVERS = re.compile("postgres|mysql|redis")
 
