@@ -169,8 +169,6 @@ class Backend:
         self.spawn = spawn
         self.env = env
         self._sites = []
-        self.takeover = 2 if name == "sqlite" else 3
-        """Seconds until another consumer goes on; on a server a dead one's lock must have been free for one of them."""
 
     def site(self, **settings):
         """Return a site with its tables; all of them share one journal."""
