@@ -379,7 +379,9 @@ def freeze(child):
 
 
 def is_sound(database):
-    """Return whether SQLite finds nothing wrong with the file."""
+    """Return whether SQLite finds nothing wrong with its file. A server says by its answers alone that it is well."""
+    if "://" in str(database):
+        return True
     with closing(sqlite3.connect(database)) as db:
         return db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
