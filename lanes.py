@@ -111,6 +111,7 @@ class Lane:
         self._in_doubt: list[int] = []
         self._strays: set[int] = set()
         self._left: int | None = None
+        self._hints: set[tuple[int, str]] = set()
 
     def sweep(
         self,
@@ -144,6 +145,10 @@ class Lane:
             self.busy = False
             if any(total.values()):
                 log.info("swept %s: %s", self.name, ", ".join(f"{n} {what}" for what, n in total.items() if n))
+
+    def hint(self, priority: int, kind: str) -> None:
+        """Say that flags of this sort are due: whoever sweeps next claims them without looking first."""
+        self._hints.add((priority, kind))
 
     def has_due(self) -> bool:
         """Return whether a flag of this lane is due, without claiming."""
@@ -206,7 +211,9 @@ class Lane:
             recalled = self.pool.recall() if self.stopping else []
             try:
                 found = self._discover() if self._wants_more() else []
-                due = [] if outcomes or not self._wants_more() else self._due(now)
+                looks = not outcomes and self._wants_more()
+                hinted = self._hinted() if looks else []
+                due = hinted or (self._due(now) if looks else [])
                 if not (outcomes or recalled or found or due or self._in_doubt):
                     return False
                 counts, claimed, discovered, news = self._write(outcomes, recalled, found, due, now)
@@ -219,7 +226,7 @@ class Lane:
         for tell in news:
             tell()
         # Not what was found or due: somebody else's open transaction may hold it, and to ask again at once would spin.
-        return bool(outcomes or recalled or claimed or discovered)
+        return bool(outcomes or recalled or claimed or discovered or hinted)
 
     def _no_longer_held(self) -> list[tuple[Claimed, Any, float]]:
         """Return outcomes that could not be settled since somebody else's transaction held their flags: now they may."""
@@ -269,8 +276,14 @@ class Lane:
     def _wants_more(self) -> bool:
         return not self.stopping and self._left != 0 and self._may_claim()
 
+    def _hinted(self) -> list[tuple[int, str]]:
+        """Return (priority, kind) of what is said to be due, the most urgent first."""
+        hints, self._hints = self._hints, set()
+        return sorted(hints, reverse=True)
+
     def _due(self, now: int) -> list[tuple[int, str]]:
         """Return (priority, kind) of what is due, the most urgent first; kinds of one priority take turns at being first."""
+        self._hints = set()  # This look sees what they told of.
         self._kinds = self._kinds[1:] + self._kinds[:1]
         due = [(priority, kind) for kind, priority, earliest in self._store.agenda(self._kinds) if earliest <= now]
         return sorted(due, key=lambda item: -item[0] if isinstance(item[0], (int, float)) else 0)

@@ -17,7 +17,7 @@ from typing import Any
 
 from .claims import Store
 from .config import LONGEST, SECOND, Clock
-from .dialects import DATABASE_ERRORS
+from .dialects import DATABASE_ERRORS, read_news
 from .lanes import Lane
 from .models import AWAY
 from .perform import printable
@@ -50,6 +50,10 @@ class Bell:
         """
         self._stop.wait(min(self._every, timeout))
         return False
+
+    def heard(self) -> set[tuple[int, str]]:
+        """Return priority and kind of the flags that this bell was told of since the last call."""
+        return set()
 
     def close(self) -> None:
         """Let the waiting thread go on at once."""
@@ -117,6 +121,7 @@ class SessionBell(Bell):
         super().__init__(1.0)
         self._listen = listen
         self._session: Any = None
+        self._heard: set[tuple[int, str]] = set()
         self._lock = threading.Lock()
         self._read_end, self._write_end = os.pipe()
 
@@ -128,12 +133,18 @@ class SessionBell(Bell):
         if connection not in heard:
             return False
         try:
-            return any(True for _ in connection.notifies(timeout=0))
+            told = [notice.payload for notice in connection.notifies(timeout=0)]
         except DATABASE_ERRORS:
             session, self._session = self._session, None
             with suppress(Exception):
                 session.close()
             raise
+        self._heard |= {news for news in map(read_news, told) if news}
+        return bool(told)
+
+    def heard(self) -> set[tuple[int, str]]:
+        heard, self._heard = self._heard, set()
+        return heard
 
     def close(self) -> None:
         super().close()
@@ -191,6 +202,8 @@ class Watcher(threading.Thread):
     FIRST, GROWTH, LAST, WINDOW = 0.0003, 1.5, 0.25, 10.0
     BUSY = 0.005
     """Seconds between two looks while a sweep runs: its own commits ring, too."""
+    LATER = 0.02
+    """Seconds until a look where the server has told what is due: not beside the claim of that."""
 
     def __init__(self, store: Store, lanes: Mapping[str, Lane], ask: Callable[[str], None], bell: Bell, clock: Clock):
         super().__init__(name="flagsweep-watcher", daemon=True)
@@ -216,9 +229,12 @@ class Watcher(threading.Thread):
         while not self._stopping:
             try:
                 rung = self._bell.wait(self._until_due(), alert)
+                asked = self._pass_on(self._bell.heard())
                 changed = self._has_changed()
                 now = self._clock.monotonic()
-                if changed or now >= self._next_due or self._may_a_lane_see(now):
+                if asked:
+                    self._next_due = min(self._next_due, now + self.LATER)
+                if now >= self._next_due or (not asked and (changed or self._may_a_lane_see(now))):
                     self._look(changed)
             except Exception as error:  # Out of memory, too: without a watcher only the sweep of the minute would find work.
                 level = logging.DEBUG if isinstance(error, _BLIND) else logging.ERROR
@@ -250,6 +266,15 @@ class Watcher(threading.Thread):
         changed = version != self._version
         self._version = version
         return changed
+
+    def _pass_on(self, heard: set[tuple[int, str]]) -> bool:
+        """Ask for a sweep of what the server told of, which spares two looks; return whether there was anything."""
+        known = [(priority, kind, self._lane_of[kind]) for priority, kind in heard if kind in self._lane_of]
+        for priority, kind, name in known:
+            self._lanes[name].hint(priority, kind)
+        for name in {name for _, _, name in known}:
+            self._ask(name)
+        return bool(known)
 
     def _look(self, changed: bool) -> None:
         """Ask for a sweep of each lane that has something to do, and take note when to look next."""

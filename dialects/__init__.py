@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import peewee
@@ -33,6 +33,19 @@ DATABASE_ERRORS: tuple[type[Exception], ...] = (
 def statements(text: str) -> tuple[str, ...]:
     """Return the statements of a text; each ends with a semicolon at the end of a line."""
     return tuple(each.strip().removesuffix(";") for each in text.split(";\n") if each.strip())
+
+
+def news(kind: str, priority: int) -> str:
+    """Return what a server tells who listens of a flag that is due."""
+    return f"{priority} {kind}"
+
+
+def read_news(text: str) -> tuple[int, str] | None:
+    """Return priority and kind of what a server told, or None where it says nothing, or anybody else wrote it."""
+    priority, _, kind = text.partition(" ")
+    with suppress(ValueError):
+        return (int(priority), kind) if len(priority) <= 4 and kind else None
+    return None
 
 
 def init_elsewhere() -> DatabaseAway:

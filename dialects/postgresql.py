@@ -11,7 +11,7 @@ from typing import Any
 
 from peewee import Database, Select
 
-from . import DATABASE_ERRORS, Row, init_elsewhere, statements
+from . import DATABASE_ERRORS, Row, init_elsewhere, news, statements
 from .server import RAISED, Server, pairs, tally
 
 CHANNEL = "flagsweep"
@@ -28,7 +28,7 @@ _RAISE = f"""
 INSERT INTO flagsweep_flag AS flag (kind, key, payload, priority, due_at, raised_at) VALUES (%s, %s, %s, %s, %s, %s)
 {_UPSERT} RETURNING id, raised_as
 """
-_RAISE_AND_TELL = f"WITH raised AS ({_RAISE}) SELECT id, raised_as, pg_notify('{CHANNEL}', '') FROM raised"
+_RAISE_AND_TELL = f"WITH raised AS ({_RAISE}) SELECT id, raised_as, pg_notify('{CHANNEL}', %s) FROM raised"
 _TRIGGER = statements(f"""
 CREATE OR REPLACE FUNCTION flagsweep_tell() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN PERFORM pg_notify('{CHANNEL}', ''); RETURN NULL; END $$;
@@ -229,8 +229,10 @@ class Postgresql(Server):
     # The site's verbs.
 
     def raise_(self, db: Database, kind: str, key: str, payload: str, priority: int, due_at: int, now: int) -> tuple[int, str]:
-        text = _RAISE if due_at > now or self.notify != "raise" else _RAISE_AND_TELL
-        id, how, *_ = db.execute_sql(text, (kind, key, payload, priority, due_at, now)).fetchall()[0]
+        parameters: tuple[Any, ...] = (kind, key, payload, priority, due_at, now)
+        if due_at > now or self.notify != "raise":
+            return db.execute_sql(_RAISE, parameters).fetchall()[0]
+        id, how, _ = db.execute_sql(_RAISE_AND_TELL, (*parameters, news(kind, priority))).fetchall()[0]
         return id, how
 
     def raise_many(self, db: Database, kind: str, chunk: str, priority: int, due_at: int, now: int) -> Counter[str]:
@@ -238,7 +240,7 @@ class Postgresql(Server):
         parameters = (kind, priority, due_at, now, list(found), list(found.values()))
         how = db.execute_sql(_RAISE_MANY, parameters).fetchall()
         if self.notify == "raise" and due_at <= now:
-            db.execute_sql(f"SELECT pg_notify('{CHANNEL}', '')").fetchall()
+            db.execute_sql(f"SELECT pg_notify('{CHANNEL}', %s)", (news(kind, priority),)).fetchall()
         return tally(how, again)
 
     # The verbs of a sweep.

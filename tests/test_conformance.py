@@ -378,6 +378,21 @@ def test_a_claim_that_took_place_after_its_consumer_gave_up_is_given_back_at_the
         assert lane.sweep()["lowered"] == 5
 
 
+@pytest.mark.parametrize("hints", [[(0, "work")], [(5, "work")], [(0, "work"), (5, "other")], [(-100, "work"), (100, "work")]])
+def test_what_is_said_to_be_due_hides_nothing_that_is(flags, hints):
+    ran = []
+    flags.handler("work")(lambda n: ran.append(n))
+    flags.handler("other")(lambda n: ran.append(n))
+    for n in range(3):
+        flags.handlers["work"].using(priority=n).raise_flag(n=n)
+    flags.handlers["other"].raise_flag(n=3)
+    with lane_of(flags, "default") as lane:
+        for hint in hints:
+            lane.hint(*hint)
+        assert lane.sweep()["lowered"] == 4 and not lane.has_due()
+    assert sorted(ran) == [0, 1, 2, 3]
+
+
 def test_a_claim_of_a_consumer_that_is_gone_is_given_back(flags, work):
     """It died, and was rescued, before the server carried its last claim out."""
     work.raise_many([{"n": n} for n in range(5)])

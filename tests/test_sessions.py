@@ -5,7 +5,7 @@ import time
 import pytest
 from work import Work, command, running
 
-from flagsweep.dialects import DATABASE_ERRORS
+from flagsweep.dialects import DATABASE_ERRORS, news, read_news
 from flagsweep.enlisted import Enlisted
 from flagsweep.lease import BlackBox, leftovers
 from flagsweep.sessions import SessionLease
@@ -158,3 +158,40 @@ def test_who_lives_on_this_host_is_not_taken_for_dead_however_long_its_session_i
         one.box = None
         other.close()
         one.close()
+
+
+GARBAGE = [
+    "",
+    "0",
+    "0 ",
+    " work",
+    "0 nobody",
+    "99999 work",
+    "x work",
+    "-0x work",
+    "9 work",
+    "\u0663 work",
+    "0 work\n",
+    "🧹" * 1000,
+]
+
+
+def test_what_anybody_tells_of_flags_harms_nothing_and_hides_nothing(postgres_url, tmp_path, until):
+    site = Work(postgres_url, tmp_path / "journal", state_dir=tmp_path / "state").prepare()
+    try:
+        with running(site.flags, until):
+            for number, text in enumerate(GARBAGE):
+                with site.flags.database.connection_context():
+                    site.flags.database.execute_sql("SELECT pg_notify('flagsweep', %s)", (text,)).fetchall()
+                site.raise_("work", number)
+                until(site.is_idle)
+        assert len(site.journal.flags("end")) == len(GARBAGE)
+    finally:
+        site.close()
+
+
+def test_what_is_told_of_flags_is_read_as_it_was_written():
+    assert [read_news(news(kind, number)) for kind, number in (("a b", 0), ("é", -100))] == [(0, "a b"), (-100, "é")]
+    for text in GARBAGE:
+        told = read_news(text)
+        assert told is None or (isinstance(told[0], int) and told[1])
