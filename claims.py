@@ -121,8 +121,7 @@ class Store(SiteStore):
 
     def tokens(self, consumer: int, kinds: Sequence[str]) -> set[int]:
         """Return the claims of these kinds that a consumer has."""
-        mine = Flag.select(Flag.claim_token).where(Flag.state == "claimed", Flag.claimed_by == consumer, Flag.kind.in_(kinds))
-        return {row[0] for row in mine.distinct().tuples().execute(self.engine)}
+        return {token for kind, token in self.dialect.claims_of(self.engine, consumer) if kind in kinds}
 
     def settle_within(self, id: int, token: int, lower_row: Callable[[Database], None] | None) -> str:
         """Lower one flag in the transaction open on the site's connection; return ``lowered``, or ``again`` where it was bumped.
@@ -209,8 +208,7 @@ class Store(SiteStore):
 
         A server may carry out a claim after its consumer has died and was rescued, or has gone on under another id.
         """
-        claimers = Flag.select(Flag.claimed_by).where(Flag.state == "claimed").distinct().tuples().execute(self.engine)
-        claimers = [row[0] for row in claimers]  # Before the consumers: who claims is entered first, and was so at that time.
+        claimers = self.dialect.claimers(self.engine)  # Before the consumers: who claims was entered at that time.
         orphaned = set(claimers) - set(self.peers()) if claimers else ()
         freed = 0
         for consumer in orphaned:

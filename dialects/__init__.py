@@ -234,6 +234,14 @@ class Dialect:
         """Give back all that a consumer has claimed; return how many."""
         raise NotImplementedError
 
+    def claimers(self, db: Database) -> list[int]:
+        """Return the ids of those who have claimed flags."""
+        raise NotImplementedError
+
+    def claims_of(self, db: Database, consumer: int) -> list[tuple[str, int]]:
+        """Return kind and token of each claim that a consumer has."""
+        raise NotImplementedError
+
     def progress(self, db: Database, id: int, token: int, cursor: str) -> bool:
         """Keep how far a handler has come; return False where the claim was lost."""
         raise NotImplementedError

@@ -68,6 +68,8 @@ _RELEASE = (
 _RELEASE_ALL = f"""
 UPDATE flagsweep_flag SET state = 'waiting', due_at = least(due_at, ?), {FREE} WHERE state = 'claimed' AND claimed_by = ?
 """
+_CLAIMERS = "SELECT DISTINCT claimed_by FROM flagsweep_flag WHERE state = 'claimed'"
+_CLAIMS_OF = "SELECT DISTINCT kind, claim_token FROM flagsweep_flag WHERE state = 'claimed' AND claimed_by = ?"
 _PROGRESS = "UPDATE flagsweep_flag SET cursor = ? WHERE id = ? AND claim_token = ?"
 _LATEST_RAISE = "SELECT max(raised_at) FROM (SELECT raised_at FROM flagsweep_flag ORDER BY id DESC LIMIT ?) AS newest"
 _NEWEST = "SELECT id, payload FROM flagsweep_flag WHERE state <> 'dead' ORDER BY id DESC LIMIT ?"
@@ -155,6 +157,12 @@ class Server(Dialect):
 
     def release_all(self, db: Database, consumer: int, now: int) -> int:
         return self.run(db, "_RELEASE_ALL", now, consumer).rowcount
+
+    def claimers(self, db: Database) -> list[int]:
+        return [row[0] for row in self.run(db, "_CLAIMERS").fetchall()]
+
+    def claims_of(self, db: Database, consumer: int) -> list[tuple[str, int]]:
+        return [(text(kind), token) for kind, token in self.run(db, "_CLAIMS_OF", consumer).fetchall()]
 
     def progress(self, db: Database, id: int, token: int, cursor: str) -> bool:
         return self.run(db, "_PROGRESS", cursor, id, token).rowcount == 1

@@ -174,6 +174,12 @@ UPDATE flagsweep_flag INDEXED BY flagsweep_claimed
 SET state = 'waiting', due_at = min(due_at, ?), {_FREE} WHERE state = 'claimed' AND claimed_by = ?
 """
 
+_CLAIMERS = "SELECT DISTINCT claimed_by FROM flagsweep_flag INDEXED BY flagsweep_claimed WHERE state = 'claimed'"
+
+_CLAIMS_OF = """
+SELECT DISTINCT kind, claim_token FROM flagsweep_flag INDEXED BY flagsweep_claimed WHERE state = 'claimed' AND claimed_by = ?
+"""
+
 _PROGRESS = "UPDATE flagsweep_flag SET cursor = ? WHERE id = ? AND claim_token = ?"
 
 _KINDS = """
@@ -341,6 +347,12 @@ class Sqlite(Dialect):
 
     def release_all(self, db: Database, consumer: int, now: int) -> int:
         return db.execute_sql(_RELEASE_ALL, (now, consumer)).rowcount
+
+    def claimers(self, db: Database) -> list[int]:
+        return [row[0] for row in db.execute_sql(_CLAIMERS).fetchall()]
+
+    def claims_of(self, db: Database, consumer: int) -> list[tuple[str, int]]:
+        return db.execute_sql(_CLAIMS_OF, (consumer,)).fetchall()
 
     def progress(self, db: Database, id: int, token: int, cursor: str) -> bool:
         return db.execute_sql(_PROGRESS, (cursor, id, token)).rowcount == 1

@@ -178,10 +178,16 @@ def test_every_hot_statement_uses_its_index_and_scans_no_table(planned, name):
 
 def test_the_plans_of_all_statements_are_looked_at():
     """A statement that is new must be looked at here, or be named as one that is allowed to take its time."""
-    slow = {"_COUNTS", "_LATEST_RAISE", "_DAMAGED"}
+    slow = {"_COUNTS", "_LATEST_RAISE", "_DAMAGED", "_CLAIMERS", "_CLAIMS_OF"}
     texts = {name: value for name, value in vars(sqlite).items() if isinstance(value, str) and name.startswith("_")}
     whole = {name for name, text in texts.items() if re.match(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b", text)}
     assert whole - slow == {name for name in whole if texts[name] in [statement for statement, _ in HOT.values()]}
+
+
+@pytest.mark.parametrize("statement", [sqlite._CLAIMERS, sqlite._CLAIMS_OF])
+def test_who_has_claimed_what_is_read_from_the_index_of_the_claimed_alone(planned, statement):
+    on_flags = [step for step in plan_of(planned, statement) if "flagsweep_flag" in step]
+    assert on_flags and all("INDEX flagsweep_claimed" in step for step in on_flags)
 
 
 def test_looking_for_own_rows_asks_for_their_flags_by_kind_and_key(site):
