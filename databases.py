@@ -36,7 +36,8 @@ BUSY = 5
 
 _inherited: list[Any] = []
 _made: weakref.WeakSet[Database] = weakref.WeakSet()
-_to_servers: weakref.WeakSet[Any] = weakref.WeakSet()
+_sockets: dict[int, int] = {}
+"""The inode of each connection to a server, by its descriptor, which another file may have got since."""
 _connecting: set[int] = set()
 _changed = threading.Condition()
 FORK_PATIENCE = 2.0
@@ -76,14 +77,14 @@ def _after_fork_in_child() -> None:
         if not db.is_closed():
             _inherited.append(db.connection())
             db.dispose()
-    cut = list(_to_servers)
-    if cut:
-        _inherited.extend(cut)
-        nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        for connection in cut:
-            with suppress(Exception):  # It was closed already.
-                os.dup2(nowhere, _descriptor(connection), inheritable=False)
-        os.close(nowhere)
+    # No driver is asked for anything: another thread may have been within it at the fork.
+    for descriptor, inode in list(_sockets.items()):
+        with suppress(OSError):  # It was closed already.
+            if os.fstat(descriptor).st_ino == inode:
+                nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+                os.dup2(nowhere, descriptor, inheritable=False)
+                os.close(nowhere)
+    _sockets.clear()
 
 
 def _descriptor(connection: Any) -> int:
@@ -120,7 +121,8 @@ class _Healing:
     def _connect(self) -> Any:
         with _noted():
             connection = super()._connect()  # type: ignore[misc]
-            _to_servers.add(connection)
+            descriptor = _descriptor(connection)
+            _sockets[descriptor] = os.fstat(descriptor).st_ino
         return connection
 
     def execute_sql(self, sql: str, params: Any = None) -> Any:

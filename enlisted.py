@@ -155,10 +155,10 @@ class Enlisted:
         before = self.id
         lease.drop(before)
         self.id = self.store.enlist(self._mode, os.getpid(), platform.node(), self._clock.now(), self._hold)
+        self.on_new_id(self.id)
         for trace in (self.box, self._crash_log):
             if trace:
                 trace.move(self.id)
-        self.on_new_id(self.id)
         log.warning("consumer %d was taken for dead while it could not be reached: it is consumer %d now", before, self.id)
 
     # The dead.
