@@ -727,8 +727,12 @@ def scribble(path):
 
 
 def make_a_folder(path):
-    delete(path)
-    path.mkdir()
+    for _ in range(1000):  # Whoever uses the file may make it anew in between.
+        delete(path)
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            return
+    raise AssertionError(f"{path} is made anew again and again")
 
 
 def drop_the_tables(path):

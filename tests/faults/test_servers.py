@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from servers import _mysql_connection
-from test_queues import KEY, client_of, flood, garbage
+from test_queues import KEY, client_of, flood, garbage, make_a_folder
 from work import Ledger, running
 
 from flagsweep import FlagSweepError
@@ -199,9 +199,7 @@ def no_tables(backend, server):
 
 
 def a_folder(backend, server):
-    file = backend.folder / "queue.db"
-    file.unlink()
-    file.mkdir()
+    make_a_folder(backend.folder / "queue.db")
 
 
 def down(backend, server):
