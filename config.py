@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import random
 import re
-import sys
 import time
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
@@ -221,10 +221,6 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
 def _from_toml(path: str | None) -> dict[str, Any]:
     if not path:
         return {}
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:  # pragma: no cover
-        import tomli as tomllib
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

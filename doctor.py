@@ -8,7 +8,7 @@ import sqlite3
 import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -422,4 +422,4 @@ FLAGS: list[Check] = [kinds, dead_flags, rows, raise_times, own_rows]
 
 
 def _date(moment: int) -> str:
-    return f"{datetime.fromtimestamp(moment / SECOND, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
+    return f"{datetime.fromtimestamp(moment / SECOND, UTC):%Y-%m-%d %H:%M:%S} UTC"

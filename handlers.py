@@ -9,7 +9,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import update_wrapper
 from operator import itemgetter
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
@@ -289,7 +289,7 @@ class Raise:
 def _moment(at: Any, now: int) -> int:
     if not isinstance(at, datetime) or at.utcoffset() is None:
         raise ConfigError(f"at must be a datetime with a time zone, got {at!r}: use datetime.now(timezone.utc) + timedelta(...)")
-    elapsed = at - datetime(1970, 1, 1, tzinfo=timezone.utc)
+    elapsed = at - datetime(1970, 1, 1, tzinfo=UTC)
     moment = (elapsed.days * 86400 + elapsed.seconds) * SECOND + elapsed.microseconds
     if moment < now - SECOND:
         raise ConfigError(f"at lies in the past: got {at.isoformat()}; leave it out for 'now'")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from .models import Flag
@@ -59,6 +59,6 @@ class FlagInfo:
 def moment(microseconds: Any) -> datetime | None:
     """Return a time of the database as a ``datetime`` in UTC, or None where there is none or it is damaged."""
     try:
-        return datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds=microseconds)
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
     except (TypeError, OverflowError):
         return None

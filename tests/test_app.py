@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from contextlib import closing
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import pytest
 from peewee import OperationalError, SqliteDatabase
@@ -438,8 +438,8 @@ def test_find_shows_a_flag_whole(flags):
     (flag,) = flags.find()
     assert (flag.id, flag.kind, flag.key, flag.payload, flag.state) == (id, "work", "k", {"n": 1}, "waiting")
     assert (flag.lane, flag.priority, flag.attempts, flag.crashes, flag.generation) == ("mail", 3, 0, 0, 1)
-    assert flag.due_at == datetime.fromtimestamp(NEW_YEAR / SECOND + 60, timezone.utc)
-    assert flag.raised_at == datetime.fromtimestamp(NEW_YEAR / SECOND, timezone.utc)
+    assert flag.due_at == datetime.fromtimestamp(NEW_YEAR / SECOND + 60, UTC)
+    assert flag.raised_at == datetime.fromtimestamp(NEW_YEAR / SECOND, UTC)
     assert (flag.error, flag.cursor, flag.claimed_by, flag.claimed_at, flag.died_at) == (None,) * 5
     assert flag.to_dict()["due_at"] == "2026-01-01T00:01:00+00:00"
 

@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import sys
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import click
 import pytest
@@ -536,8 +536,8 @@ def test_raise_takes_a_key_a_priority_and_a_time(shop):
     flagsweep("raise", "send", "[2]", "--at", "2030-01-31T09:00")
     first, second, third = shop.flags.find()
     assert (first.key, first.priority) == ("k", -5)
-    assert timedelta(minutes=89) < first.due_at - datetime.now(timezone.utc) < timedelta(minutes=91)
-    assert second.due_at == datetime(2030, 1, 31, 9, tzinfo=timezone.utc)
+    assert timedelta(minutes=89) < first.due_at - datetime.now(UTC) < timedelta(minutes=91)
+    assert second.due_at == datetime(2030, 1, 31, 9, tzinfo=UTC)
     assert third.due_at == datetime(2030, 1, 31, 9).astimezone()
 
 

@@ -4,7 +4,7 @@ import logging
 import signal
 import threading
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from huey import MemoryHuey, SqliteHuey
@@ -166,7 +166,7 @@ def test_eta_and_resolved_expiry_are_naive_utc_datetimes(huey):
     message = huey._registry.create_message(task)
     for moment in (message.eta, message.expires_resolved):
         assert isinstance(moment, datetime) and moment.tzinfo is None
-        assert timedelta(0) < moment.replace(tzinfo=timezone.utc) - datetime.now(timezone.utc) <= timedelta(seconds=60)
+        assert timedelta(0) < moment.replace(tzinfo=UTC) - datetime.now(UTC) <= timedelta(seconds=60)
 
 
 def test_garbage_is_dropped_with_a_backoff_and_kills_nothing(huey, caplog):
@@ -261,12 +261,12 @@ def test_expires_in_seconds_starts_anew_at_each_enqueue(huey):
 
 def test_an_absolute_expiry_stays_what_it_was(huey):
     """The form of expires that a retry does not move."""
-    at = datetime.now(timezone.utc) + timedelta(seconds=60)
+    at = datetime.now(UTC) + timedelta(seconds=60)
     task = huey.task()(lambda: None).s(expires=at)
     resolved = []
     for _ in range(2):
         huey.enqueue(task)
-        resolved.append(task.expires_resolved.replace(tzinfo=timezone.utc))
+        resolved.append(task.expires_resolved.replace(tzinfo=UTC))
     assert resolved == [at, at]
 
 

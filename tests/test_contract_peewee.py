@@ -7,7 +7,7 @@ import struct
 import threading
 import time
 from contextlib import closing, suppress
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import peewee
 import pytest
@@ -482,7 +482,7 @@ def test_datetimes_are_compared_as_text(db):
     spellings = ("2024-05-01T10:00:00+00:00", "2024-05-01T12:00:00+02:00", "2024-05-01T05:00:00-05:00")
     for spelling in spellings:
         Post.create(at=datetime.fromisoformat(spelling))
-    noon = datetime(2024, 5, 1, 10, tzinfo=timezone.utc)
+    noon = datetime(2024, 5, 1, 10, tzinfo=UTC)
     assert Post.select().where(Post.at <= noon).count() == 2
     assert Post.select().where(Post.at <= noon.replace(tzinfo=None)).count() == 1
 

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import uuid
-from datetime import date, datetime, timedelta, timezone, tzinfo
+from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from flagsweep.config import SECOND
 from flagsweep.testing import FakeClock
 
 NOW = 1_767_225_600 * SECOND  # 2026-01-01 00:00 UTC
-AS_DATETIME = datetime(2026, 1, 1, tzinfo=timezone.utc)
+AS_DATETIME = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -727,7 +727,7 @@ def test_a_naive_time_is_refused(one, at):
         one.using(at=at)
 
 
-@pytest.mark.parametrize("at", [AS_DATETIME - timedelta(seconds=2), datetime.min.replace(tzinfo=timezone.utc)], ids=str)
+@pytest.mark.parametrize("at", [AS_DATETIME - timedelta(seconds=2), datetime.min.replace(tzinfo=UTC)], ids=str)
 def test_a_past_time_is_refused(one, at):
     with pytest.raises(ConfigError, match=r"at lies in the past: got .*; leave it out for 'now'"):
         one.using(at=at)

@@ -10,7 +10,7 @@ import secrets
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from datetime import timezone
+from datetime import UTC
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -121,7 +121,7 @@ def retry_without_limit():
 def naive_datetime():
     """A time is turned into UTC, its zone is dropped, and what is left is taken for local time."""
     assert handlers._moment
-    handlers._moment = lambda at, now: int(at.astimezone(timezone.utc).replace(tzinfo=None).timestamp() * SECOND)
+    handlers._moment = lambda at, now: int(at.astimezone(UTC).replace(tzinfo=None).timestamp() * SECOND)
 
 
 def catch_exception_only():

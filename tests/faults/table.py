@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections import defaultdict
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -154,7 +154,7 @@ def head():
     size = os.environ.get("FLAGSWEEP_FAULTS") or "ci"
     return HEAD.format(
         target="faults-nightly" if size == "nightly" else "faults",
-        date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         seed=os.environ.get("FLAGSWEEP_SEED", "?"),
         versions=", ".join(versions()),
         cores=os.cpu_count(),
