@@ -20,6 +20,7 @@ from work import is_sound
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
+import pace  # noqa: E402
 from worse import Worse, command  # noqa: E402
 
 RESULTS = Path(os.environ.get("FLAGSWEEP_FAULTS_RESULTS") or HERE.parent.parent / "build" / "faults")
@@ -77,6 +78,19 @@ def sized():
         return sizes[SIZE]
 
     return sized
+
+
+@pytest.fixture(scope="session")
+def bound():
+    """Give `bound(value)`: a bound in seconds, or another that a slower machine may miss by as much as it is slower."""
+    slower = pace.slower(pace.of_this_run())
+    return lambda value: round(value * slower, 3)
+
+
+@pytest.fixture
+def until(until, bound):
+    """Give `until` with limits for a machine as slow as this one."""
+    return lambda condition, limit=10.0, every=0.005: until(condition, bound(limit), every)
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pace
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 
@@ -22,6 +24,7 @@ def main(size, *more):
     shutil.rmtree(results, ignore_errors=True)
     results.mkdir(parents=True)
     environ = {**os.environ, "FLAGSWEEP_FAULTS": size, "FLAGSWEEP_FAULTS_RESULTS": str(results)}
+    environ["FLAGSWEEP_FAULTS_PACE"] = str(pace.of_this_run())
     environ.setdefault("FLAGSWEEP_SEED", str(int.from_bytes(os.urandom(4), "big") % 10**9))
     untimed = " or ".join([*(f"test_{row}_" for row in UNTIMED), "test_controls"])
     # The others one after the other: criteria in seconds mean a machine that does nothing else.

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import pace
+
 ROWS = {
     1: ("kill -9 at random times", "200 / 2,000 kills: lost 0, exactly-once difference 0, repeats within the bound, p99 <= 2 s"),
     2: ("kill -9 at named points", "at least 25 points x 5 / 20 seeds: each reached, lost 0"),
@@ -68,7 +70,9 @@ HEAD = """# Faults: what was done to it, and what came of it
 Made by `make {target}` on {date}; the seed was {seed}, and `FLAGSWEEP_SEED={seed} make {target}` has the same chances again.
 Used: {versions}. {cores} cores, {system}.
 
-A promise holds where its line says *met*. Figures in seconds are of this machine and of what else it did meanwhile.
+{summary}
+
+A promise holds where its line says *met*. Figures in seconds are of this machine and of what else it did meanwhile. {bounds}
 
 | row | fault | on | how | asked for (CI / nightly) | figure | s | |
 |---|---|---|---|---|---|---|---|
@@ -102,7 +106,77 @@ def render(lines):
         fresh = [entry(row, backend, found, ends) for (n, backend), found in sorted(figures.items()) if n == row]
         fresh += [silence(row, end) for end in silent[row]]
         rows += fresh or [cells(row, "", "", "", UNBUILT.get(row, "no test ran"), "", "not run")]
-    return head() + "\n".join(rows) + "\n", not any("**" in row for row in rows)
+    return head(summary(figures, rows)) + "\n".join(rows) + "\n", not any("**" in row for row in rows)
+
+
+DONE = {
+    1: ("kills at random times", "what", r"(\d+) times"),
+    2: ("kills at named points", "figure", r"(\d+) deaths at a point"),
+    4: ("power cuts", "figure", r"(\d+) cuts"),
+    5: ("I/O errors", "figure", r"(\d+) of \d+ runs met it"),
+    6: ("full disks", "figure", r"(\d+) rounds"),
+    12: ("crashes of a server", "what", r"(\d+) times"),
+    13: ("connections killed", "what", r"(\d+) connections killed"),
+    14: ("answers to COMMIT lost", "figure", r"(\d+) commits of atomic"),
+    17: ("completions of zombies", "figure", r"(\d+) completions"),
+}
+"""What was done, by row: its name, the field that counts it, and how it does."""
+
+CAME = {
+    "lost": r"\blost (\d+)",
+    "exactly-once difference": r"exactly-once difference (\d+)",
+    "two owners at once": r"two owners(?: at once| or repeats without a cause)? (\d+)|overlaps (\d+)",
+    "repeats without a cause": r"repeats without a cause (\d+)|without a cause (\d+)",
+    "lowered without effect": r"lowered without effect (\d+)",
+    "malformed files": r"malformed (\d+)",
+}
+"""What may have come of it, and must be 0 in every line that speaks of it."""
+
+BACK = {1: r"recoveries ([\d.]+) s", 12: r"longest ([\d.]+) s", 24: r"take-over ([\d.]+) s", 33: r"ended ([\d.]+) s"}
+"""How soon it went on, or saw what had happened, by row."""
+
+
+def summary(figures, rows):
+    """Return ten lines that say what was done, and what came of it."""
+    lines = {n: [line for (row, _), found in figures.items() if row == n for line in found.values()] for n in ROWS}
+    judged = [n for n in lines if n != CONTROLS]  # A control must find something.
+    told = {verdict: sum(row.endswith(f"| {verdict} |") for row in rows) for verdict in ("met", "not run")}
+    bad = [row.split("|")[1].strip() for row in rows if "**" in row]
+    done = [(name, total(lines[n], field, sign)) for n, (name, field, sign) in DONE.items()]
+    back = {n: max(numbers(lines[n], "figure", sign), default=None) for n, sign in BACK.items()}
+    missing = sorted({row.split("|")[1].strip() for row in rows if row.endswith("| not run |")})
+    came = [
+        f"- {what}: {sum(found):,.0f}, in {len(found)} figures"
+        for what, sign in CAME.items()
+        if (found := numbers([line for n in judged for line in lines[n]], "figure", sign))
+    ]
+    went = ", ".join(f"{most:g} s (F{n})" for n, most in back.items() if most is not None)
+    caught = sum(line["ok"] for line in lines[CONTROLS])
+    first = (
+        f"- Of {len(rows)} lines {told['met']} are met; not met: {', '.join(bad) or 'none'}; "
+        f"not run: {', '.join(missing) or 'none'}.",
+        f"- Done to it: {', '.join(f'{count:,.0f} {name}' for name, count in done if count)}.",
+    )
+    last = (f"- It went on within: {went}.", f"- Planted bugs that the suite found: {caught} of {len(lines[CONTROLS])}.")
+    return "\n".join([*first, *came, *last])
+
+
+def numbers(lines, field, sign):
+    """Return every number that a sign finds in a field of some lines."""
+    return [float(next(filter(None, found.groups()))) for line in lines for found in re.finditer(sign, line[field])]
+
+
+def total(lines, field, sign):
+    return sum(numbers(lines, field, sign))
+
+
+def bounds():
+    """Say by how much the bounds in seconds are longer than the table has them."""
+    seconds = float(os.environ.get("FLAGSWEEP_FAULTS_PACE") or pace.REFERENCE)
+    return (
+        f"Bounds in seconds are for a machine on which an undisturbed consumer has its first job {pace.REFERENCE:g} s after its "
+        f"start; here that took {seconds:.2f} s, so they were {pace.slower(seconds):.1f} times as long."
+    )
 
 
 def number(row):
@@ -150,9 +224,11 @@ def plain(text):
     return " ".join(str(text).replace("|", "\\|").split())
 
 
-def head():
+def head(summary):
     size = os.environ.get("FLAGSWEEP_FAULTS") or "ci"
     return HEAD.format(
+        summary=summary,
+        bounds=bounds(),
         target="faults-nightly" if size == "nightly" else "faults",
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         seed=os.environ.get("FLAGSWEEP_SEED", "?"),

@@ -35,7 +35,7 @@ def rss(pid=None):
 # F25: big.
 
 
-def test_f25_a_payload_beyond_the_limit_is_refused_at_the_raise(backend, flags, report):
+def test_f25_a_payload_beyond_the_limit_is_refused_at_the_raise(backend, flags, bound, report):
     seen = []
 
     @flags.handler
@@ -64,14 +64,14 @@ def test_f25_a_payload_beyond_the_limit_is_refused_at_the_raise(backend, flags, 
             how = "refused"
         before[name] = f"{how}, {rss() - memory:+.0f} MB"
         took[how] += 1
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < bound(2)
     flags.sweep()
     del nested
     ok = sorted(map(len, seen)) == [limit - frame - 1, limit - frame] and took == {"taken": 2, "refused": 4}
     report("F25", "big payloads", ", ".join(f"{name}: {how}" for name, how in before.items()), ok, backend=backend.name)
 
 
-def test_f25_a_million_flags_that_wait_cost_a_claim_nothing(backend, sized, until, report):
+def test_f25_a_million_flags_that_wait_cost_a_claim_nothing(backend, sized, until, bound, report):
     count, claims = sized(200_000 if backend.name == "sqlite" else 50_000, 1_000_000, 20_000), 300
     site = backend.site()
     store, clock = site.flags.store, site.flags.clock
@@ -99,9 +99,9 @@ def test_f25_a_million_flags_that_wait_cost_a_claim_nothing(backend, sized, unti
     report(
         "F25",
         f"{count:,} flags waiting",
-        f"a claim of 100: p50 {sorted(took)[claims // 2] * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms; "
+        f"a claim of 100: p50 {sorted(took)[claims // 2] * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms <= {bound(100):g} ms; "
         f"RSS grew by {grown:.0f} MB while claiming, a consumer's by {swept:.0f} MB",
-        p99 <= 0.1 and grown <= 50 and swept <= 50,
+        p99 <= bound(0.1) and grown <= 50 and swept <= 50,
         backend=backend.name,
     )
 
