@@ -24,7 +24,7 @@ from .lanes import Lane, Pacer
 from .perform import Performer
 from .pool import Pool
 from .tasks import SweepTasks
-from .watch import Keeper, Watcher, choose_bell
+from .watch import Chores, Guard, Keeper, Watcher, choose_bell
 
 if TYPE_CHECKING:
     from .queues import SharedQueue
@@ -175,26 +175,15 @@ class Runner:
             log.error("%s; the consumer ends, to be started again", reason)
             self.stop(reason)
 
-    def _start(self, lanes: Mapping[str, Lane], tasks: SweepTasks) -> list[Watcher | Keeper]:
-        threads: list[Watcher | Keeper] = []
+    def _start(self, lanes: Mapping[str, Lane], tasks: SweepTasks) -> list[Watcher | Chores]:
+        threads: list[Watcher | Chores] = []
         bell = None
         if self.settings.watch != "off":
             bell = choose_bell(self.settings.watch, self.store, self.settings.poll_every)
             threads.append(Watcher(self.store, lanes, tasks.ask, bell, self.clock))
-        threads.append(
-            Keeper(
-                self.store,
-                lanes,
-                tasks.ask,
-                self.clock,
-                self._free_the_dead,
-                self._replaced,
-                self.stop,
-                self.settings.keep_history,
-                self._give_up,
-                self.settings.stuck_after,
-            )
-        )
+        keep = self.settings.keep_history
+        threads.append(Keeper(self.store, lanes, tasks.ask, self.clock, self._free_the_dead, keep))
+        threads.append(Guard(lanes, self.clock, self._replaced, self.stop, self._give_up, self.settings.stuck_after))
         for thread in threads:
             thread.start()
         tasks.listen()
@@ -238,7 +227,7 @@ class Runner:
             return f"{self.path} was replaced by another file: start the consumer again to sweep that one"
         return self._enlisted.lost()
 
-    def _wind_down(self, lanes: Mapping[str, Lane], threads: list[Watcher | Keeper]) -> bool:
+    def _wind_down(self, lanes: Mapping[str, Lane], threads: list[Watcher | Chores]) -> bool:
         """Give back what has not started, wait for what runs, settle it, and strike this consumer off."""
         assert self._enlisted is not None and self._consumer is not None
         log.info(

@@ -167,7 +167,7 @@ _TABLE = (
     CrashPoint("rescue.planned", "it knows who is to blame and has freed nothing", Store, "rescue", when=_of(2)),
     CrashPoint("rescue.freed", "the dead one's claims are free, its black box is still there", Store, "rescue", after=True),
     CrashPoint("rescue.after", "nothing is left of the dead one", Enlisted, "_rescue_one", after=True),
-    CrashPoint("start.after", "watcher and keeper run, no sweep is asked for", Runner, "_start", after=True),
+    CrashPoint("start.after", "watcher, keeper and guard run, no sweep is asked for", Runner, "_start", after=True),
     CrashPoint("ask.after", "a sweep is asked for", SweepTasks, "ask", after=True),
     CrashPoint("sweep.before", "a sweep begins", Lane, "sweep"),
     CrashPoint("discover.before", "own rows are found, no flag is made of them", Store, "discover"),

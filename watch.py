@@ -1,17 +1,19 @@
-"""The watcher, which sees commits, and the keeper, which looks after what nobody else does."""
+"""The watcher, which sees commits; the keeper, which looks after the database, and the guard, after the process."""
 
 from __future__ import annotations
 
 import faulthandler
 import json
 import logging
+import math
 import os
 import select
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -299,14 +301,140 @@ class Watcher(threading.Thread):
             self._ask(name)
 
 
-class Keeper(threading.Thread):
-    """Once a second: is the database still the one we opened, did a consumer die, did the clock jump, does a handler take long.
+@dataclass
+class Chore:
+    """Say what is done again and again, and when: seconds of the monotonic clock.
 
-    :param rescue: frees what dead consumers had claimed; returns how many flags.
+    :param every: seconds from one time to the next; ``inf``: once.
+    :param due: when it is done next.
+    """
+
+    do: Callable[[], None]
+    every: float
+    due: float = 0.0
+    told: float = -math.inf
+    """When its failure was last told of."""
+
+
+class Chores(threading.Thread):
+    """Do chores, each when it is due. One that fails is logged once a minute, tried again in a minute or when it is next due,
+    whichever comes first, and hinders no other.
+
+    :param tick: seconds between two looks at what is due.
+    """
+
+    def __init__(self, name: str, tick: float, chores: Iterable[Chore], clock: Clock):
+        super().__init__(name=name, daemon=True)
+        self._tick = tick
+        self._chores = list(chores)
+        self._clock = clock
+        self._done = threading.Event()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._done.set()
+
+    def run(self) -> None:
+        """Do the chores until stopped."""
+        self.run_once(self._clock.monotonic())
+        while not self._done.wait(self._tick):
+            self.run_once(self._clock.monotonic())
+        self._end()
+
+    def run_once(self, now: float) -> None:
+        """Do what is due at ``now``, seconds of the monotonic clock."""
+        for chore in self._chores:
+            if now >= chore.due:
+                chore.due = now + chore.every
+                try:
+                    chore.do()
+                except Exception as error:
+                    self._failed(chore, error, now)
+
+    def _failed(self, chore: Chore, error: Exception, now: float) -> None:
+        chore.due = min(chore.due, now + 60)  # What is done once, or once an hour, must not wait for that.
+        if now - chore.told >= 60:
+            chore.told = now
+            what = chore.do.__name__.strip("_").replace("_", " ")
+            log.error("a chore of the %s failed, it is tried again (%s): %s", self.name.rpartition("-")[2], what, error)
+
+    def _end(self) -> None:
+        """Leave nothing behind."""
+
+
+class Guard(Chores):
+    """Once a second: is the database still the one we opened, can each lane still do something, does a handler take long.
+
+    It asks no database: a server that is away or hangs must not hold it up, since the process is ended while it stands still.
+
     :param replaced: tells why the database under us is no longer ours, or returns None.
     :param stop: ends the consumer, for the reason given.
     :param give_up: the same where a lane can do nothing any more.
     :param stuck_after: seconds after which a handler counts as hung; None: however long it takes.
+    """
+
+    def __init__(
+        self,
+        lanes: Mapping[str, Lane],
+        clock: Clock,
+        replaced: Callable[[], str | None],
+        stop: Callable[[str], None],
+        give_up: Callable[[str], None],
+        stuck_after: float | None = None,
+    ):
+        chores = (self._beat, self._check_database, self._check_threads, self._report_slow)
+        super().__init__("flagsweep-guard", 1.0, [Chore(chore, 1) for chore in chores], clock)
+        self._lanes = lanes
+        self._replaced = replaced
+        self._stop_consumer = stop
+        self._give_up = give_up
+        self._stuck_after = stuck_after
+        self._reported: dict[int, float] = {}
+
+    def start(self) -> None:
+        """Begin, before any handler does."""
+        self._beat()
+        super().start()
+
+    def _end(self) -> None:
+        if self._stuck_after is not None:
+            faulthandler.cancel_dump_traceback_later()
+
+    def _beat(self) -> None:
+        """Put off the end of the process, which C code brings about: a handler may keep the interpreter from this thread, too."""
+        if self._stuck_after is not None and sys.stderr is not None:
+            faulthandler.dump_traceback_later(self._stuck_after, exit=True, file=sys.stderr)
+
+    def _check_database(self) -> None:
+        reason = self._replaced()
+        if reason:
+            self._stop_consumer(reason)
+
+    def _check_threads(self) -> None:
+        """End where a lane can do nothing any more: whoever watches over this process starts it again."""
+        for lane in self._lanes.values():
+            trouble = lane.pool.trouble(self._stuck_after)
+            if trouble and not self._done.is_set():
+                self._give_up(f"lane {lane.name} is stuck: {trouble}")
+
+    def _report_slow(self) -> None:
+        now = time.monotonic()
+        for lane in self._lanes.values():
+            for claimed, began in list(lane.pool.running.values()):
+                limit = lane.handlers[claimed.kind].options.slow_after
+                if limit is None or now - began < limit:
+                    continue
+                if now - self._reported.get(claimed.id, -60.0) >= 60:
+                    self._reported[claimed.id] = now
+                    log.warning("%s (flag %d) runs for %.0f s", claimed.kind, claimed.id, now - began)
+        self._reported = {flag: told for flag, told in self._reported.items() if now - told < 120}
+
+
+class Keeper(Chores):
+    """Look after what nobody else does in the database: free what the dead had claimed, mend times, ask for what is overdue.
+
+    :param rescue: frees what dead consumers had claimed; returns how many flags.
+    :param keep_history: seconds for which history is kept.
     """
 
     LONG_LOG = 64 * 1024 * 1024
@@ -319,78 +447,33 @@ class Keeper(threading.Thread):
         ask: Callable[[str], None],
         clock: Clock,
         rescue: Callable[[], int],
-        replaced: Callable[[], str | None],
-        stop: Callable[[str], None],
         keep_history: float,
-        give_up: Callable[[str], None],
-        stuck_after: float | None = None,
     ):
-        super().__init__(name="flagsweep-keeper", daemon=True)
+        # On a server a lock must have been free for a while: to take over within two seconds, it is looked at more often.
+        tick, now = 0.25 if store.dialect.shared else 1.0, clock.monotonic()
+        self._mending = Chore(self._mend_times, math.inf, now)
+        chores = [
+            Chore(self._free_the_dead, tick, now + tick),
+            Chore(self._check_clock, 1, now + 1),
+            self._mending,
+            Chore(self._trim_log, 5, now + 1),
+            Chore(self._release_strays, 15, now + 15),
+            Chore(self._ask_for_the_overdue, 30, now + 30),
+            Chore(self._name_unknown_kinds, 600, now + 1),
+            Chore(self._prune, 3600, now + 60),
+        ]
+        super().__init__("flagsweep-keeper", tick, chores, clock)
         self._store = store
         self._lanes = lanes
         self._ask = ask
-        self._clock = clock
         self._rescue = rescue
-        self._replaced = replaced
-        self._stop_consumer = stop
         self._keep_history = keep_history
-        self._give_up = give_up
-        self._stuck_after = stuck_after
-        self._done = threading.Event()
         self._offset = self._clock_offset()
-        self._reported: dict[int, float] = {}
         self._unknown: set[str] = set()
         self._told_of_log = -60.0
-        # On a server a lock must have been free for a while: to take over within two seconds, it is looked at more often.
-        self._tick = 0.25 if store.dialect.shared else 1.0
-        self._chores: dict[Callable[[], None], tuple[float, float]] = {
-            self._check_database: (1, 0),
-            self._free_the_dead: (self._tick, 0),
-            self._check_clock: (1, 0),
-            self._report_slow: (1, 0),
-            self._check_threads: (1, 0),
-            self._trim_log: (5, 0),
-            self._release_strays: (15, self._clock.monotonic() + 15),
-            self._ask_for_the_overdue: (30, self._clock.monotonic() + 30),
-            self._name_unknown_kinds: (600, 0),
-            self._prune: (3600, self._clock.monotonic() + 60),
-        }
 
-    def start(self) -> None:
-        """Begin, before any handler does."""
-        self._beat()
-        super().start()
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._done.set()
-
-    def run(self) -> None:
-        """Do the chores when each is due; one that fails is logged once a minute and hinders no other."""
-        told = -60.0
-        self._mend_times()
-        while not self._done.wait(self._tick):
-            try:
-                self.run_once(self._clock.monotonic())
-            except Exception as error:
-                if self._clock.monotonic() - told >= 60:
-                    told = self._clock.monotonic()
-                    log.error("a chore of the keeper failed, it is tried again: %s", error)
-        if self._stuck_after is not None:
-            faulthandler.cancel_dump_traceback_later()
+    def _end(self) -> None:
         self._store.close_thread()
-
-    def run_once(self, now: float) -> None:
-        """Do what is due at ``now``, seconds of the monotonic clock."""
-        for chore, (every, due) in self._chores.items():
-            if now >= due:
-                self._chores[chore] = (every, now + every)
-                chore()
-
-    def _check_database(self) -> None:
-        reason = self._replaced()
-        if reason:
-            self._stop_consumer(reason)
 
     def _free_the_dead(self) -> None:
         if self._rescue():
@@ -406,42 +489,13 @@ class Keeper(threading.Thread):
         jump, self._offset = offset - self._offset, offset
         if abs(jump) >= 2:
             log.warning("the clock jumped by %+.0f s", jump)
-            self._mend_times()
+            self._mending.due = self._clock.monotonic()
 
     def _mend_times(self) -> None:
         now = self._clock.now()
-        try:
-            mended = self._store.heal_clock(now, now + int((LONGEST + 86400) * SECOND))
-        except AWAY as error:
-            log.warning("due times were not checked against the clock: %s", error)
-            return
+        mended = self._store.heal_clock(now, now + int((LONGEST + 86400) * SECOND))
         if mended:
             log.warning("mended the due times of %d flags that a wrong clock had written", mended)
-
-    def _report_slow(self) -> None:
-        now = time.monotonic()
-        for lane in self._lanes.values():
-            for claimed, began in list(lane.pool.running.values()):
-                limit = lane.handlers[claimed.kind].options.slow_after
-                if limit is None or now - began < limit:
-                    continue
-                if now - self._reported.get(claimed.id, -60.0) >= 60:
-                    self._reported[claimed.id] = now
-                    log.warning("%s (flag %d) runs for %.0f s", claimed.kind, claimed.id, now - began)
-        self._reported = {flag: told for flag, told in self._reported.items() if now - told < 120}
-
-    def _check_threads(self) -> None:
-        """End where a lane can do nothing any more: whoever watches over this process starts it again."""
-        self._beat()
-        for lane in self._lanes.values():
-            trouble = lane.pool.trouble(self._stuck_after)
-            if trouble and not self._done.is_set():
-                self._give_up(f"lane {lane.name} is stuck: {trouble}")
-
-    def _beat(self) -> None:
-        """Put off the end of the process, which C code brings about: a handler may keep the interpreter from this thread, too."""
-        if self._stuck_after is not None and sys.stderr is not None:
-            faulthandler.dump_traceback_later(self._stuck_after, exit=True, file=sys.stderr)
 
     def _release_strays(self) -> None:
         """Give back claims of which nobody knows: a server may carry one out after its consumer gave up waiting, or died."""

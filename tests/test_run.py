@@ -19,6 +19,7 @@ from work import Ledger, Work, command, is_sound, running
 import flagsweep.databases
 from flagsweep import DatabaseAway, LeaseHeld, NotReady
 from flagsweep.config import Clock
+from flagsweep.enlisted import Enlisted
 from flagsweep.pool import Pool
 
 STOPS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
@@ -435,6 +436,42 @@ def test_the_keeper_asks_for_sweeps_where_hueys_scheduler_is_stuck(make, until, 
         swallow_one_ask(site, monkeypatch, until)
         site.raise_("work", 1)
         until(site.is_idle, limit=4)
+
+
+def test_a_chore_of_the_keeper_that_always_fails_hinders_no_other_and_is_told_of_once_a_minute(make, until, monkeypatch, caplog):
+    monkeypatch.setattr(huey.consumer.Scheduler, "loop", lambda scheduler, now=None: scheduler.stop_flag.wait())
+    failures, clock = [], HastyClock()
+    site = make(watch="off", clock=clock)
+    with running(site.flags, until):
+        until(lambda: site.flags.huey.pending_count() == 0)
+        monkeypatch.setattr(Enlisted, "rescue", lambda *_: failures.append(clock.monotonic()) or 1 / 0)
+        site.raise_("work", 1)
+        until(site.is_idle, limit=10)
+        until(lambda: len(failures) > 2)
+    told = [r for r in complaints(caplog) if "free the dead" in r.getMessage()]
+    assert 1 <= len(told) <= 1 + (failures[-1] - failures[0]) / 60 + 1
+
+
+@pytest.mark.parametrize("away", ["killed", "frozen"])
+def test_no_handler_is_ended_as_hung_since_a_server_is_away(private_postgres, spawn, until, tmp_path, away):
+    """What is done in the database fails, or hangs, for as long; that handlers can go on is seen without it."""
+    site = Work(private_postgres.url, tmp_path / "journal", state_dir=str(tmp_path / "state")).prepare()
+    settings = {"stuck_after": 2, "shutdown_timeout": 1, "state_dir": str(tmp_path / "state")}
+    site.raise_("work", 1, do="wait", gate=str(tmp_path / "gate"))
+    child = spawn(*command("run", (private_postgres.url, tmp_path / "journal"), **settings))
+    until(lambda: site.journal.flags("start"))
+    private_postgres.kill() if away == "killed" else private_postgres.freeze()
+    began = time.monotonic()
+    until(lambda: child.poll() is not None or time.monotonic() - began > 5)
+    (tmp_path / "gate").touch()
+    until(lambda: site.journal.flags("end") or child.poll() is not None)
+    assert child.poll() is None, child.log.read_text()
+    private_postgres.start() if away == "killed" else private_postgres.thaw()
+    until(site.is_idle, limit=30)
+    child.terminate()
+    assert child.wait(10) == 0 and site.journal.flags("start") == ["work:1"]
+    site.flags.store.close_thread()
+    site.close()
 
 
 def swallow_one_ask(site, monkeypatch, until):

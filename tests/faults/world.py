@@ -116,6 +116,13 @@ class Hands(Pool):
         return outcome
 
 
+class FrankKeeper(Keeper):
+    """Fail where a chore does."""
+
+    def _failed(self, chore, error, now):
+        raise error
+
+
 class Crew:
     """One consumer."""
 
@@ -134,8 +141,8 @@ class Crew:
         self.pool.crew, self.pool.slot = self, self.enlisted.box.slot()
         crew = (self.store, flags.clock, self.pool, Pacer(1.0, 1000), self.enlisted.id, world.died)
         self.lane = Lane("default", flags.handlers, *crew)
-        chores = (self.rescue, lambda: None, lambda reason: None, 30 * DAY, lambda reason: None)
-        self.keeper = Keeper(self.store, {"default": self.lane}, lambda name: None, flags.clock, *chores)
+        lanes = {"default": self.lane}
+        self.keeper = FrankKeeper(self.store, lanes, lambda name: None, flags.clock, self.rescue, 30 * DAY)
         self.keeper._mend_times()  # As its thread does first of all.
 
     def keep(self):
