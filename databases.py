@@ -152,13 +152,24 @@ class MysqlSite(_Healing, MySQLDatabase):
         return not connection.open
 
 
+_FOUND_ROWS = 2
+"""The flag of a MySQL client that wants rows counted which a statement found as it would have them."""
+
+
 class MysqlEngine(MysqlSite):
-    """Our own connections: without the gap locks in which claims and raises would deadlock, and without long waits."""
+    """Our own connections: without the gap locks in which claims and raises would deadlock, and without long waits.
+
+    They count the rows that they change, whatever the site's do, and may change many at once.
+    """
 
     def _initialize_connection(self, conn: Any) -> None:
         with conn.cursor() as cursor:
             cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
-            cursor.execute("SET SESSION innodb_lock_wait_timeout = 5")
+            cursor.execute("SET SESSION innodb_lock_wait_timeout = 5, sql_safe_updates = 0")
+
+    def init(self, database: str | None, mariadb: bool | None = None, **kwargs: Any) -> None:
+        flags = kwargs.get("client_flag", 0) & ~_FOUND_ROWS
+        super().init(database, mariadb, **{**kwargs, "charset": "utf8mb4", "use_unicode": True, "client_flag": flags})
 
 
 class _Kind(NamedTuple):

@@ -29,7 +29,10 @@ DEPTH = 64
 """How deep a payload may be nested."""
 
 CHUNK = 1000
-"""Raises that ``raise_many`` sends in one statement."""
+"""Raises that ``raise_many`` sends in one statement, at the most."""
+
+CHUNK_BYTES = 262_144
+"""Characters of one statement's payloads: escaped, with keys, far less than a server takes (MySQL's max_allowed_packet)."""
 
 _to_json = json.JSONEncoder(separators=(",", ":"), sort_keys=True, allow_nan=False).encode
 _SCALARS = frozenset((str, int, bool, type(None)))
@@ -146,6 +149,9 @@ class Handler(Generic[P, R]):
         :param arguments: for each flag a dict of keyword arguments or a tuple of positional ones.
         :return: how many were new, coalesced, bumped and revived.
         :raises SignatureError, PayloadError: naming the item; then none was raised.
+
+        On SQLite they run in the order given, where due time and priority are the same. On a server they are written in the
+        order of their keys, so that two that raise the same flags never wait for each other.
         """
         return self._raise_many(Raise(), arguments)
 
@@ -179,8 +185,11 @@ class Handler(Generic[P, R]):
             raise ConfigError(f"key={options.key!r} names one flag: raise it with raise_flag, or leave the keys to raise_many")
         now = self._site.clock.now()
         priority = self.options.priority if options.priority is None else options.priority
-        items = [_element(key, payload) for key, payload in sorted(self._keyed(arguments), key=itemgetter(0))]
-        chunks = ["[" + ",".join(items[start : start + CHUNK]) + "]" for start in range(0, len(items), CHUNK)]
+        keyed: Iterable[tuple[str, str]] = self._keyed(arguments)
+        if not self._site.store.dialect.one_writer:  # Two that raise the same flags in different orders would deadlock.
+            keyed = sorted(keyed, key=itemgetter(0))
+        items = [_element(key, payload) for key, payload in keyed]
+        chunks = [chunk for start in range(0, len(items), CHUNK) for chunk in _chunks(items[start : start + CHUNK])]
         due = options.due(now)
         counts = self._site.store.raise_many(self.kind, chunks, priority, due, now)
         if due <= now:
@@ -377,6 +386,17 @@ def _short(value: Any) -> str:
     except Exception:
         text = f"<{type(value).__name__}>"
     return text if len(text) <= 80 else f"{text[:77]}... ({len(text):,} characters)"
+
+
+def _chunks(items: list[str]) -> Iterator[str]:
+    """Yield JSON arrays of these elements, none longer than a statement may be unless a single one is."""
+    chunk = "[" + ",".join(items) + "]"
+    if len(chunk) <= CHUNK_BYTES or len(items) == 1:
+        yield chunk
+        return
+    half = len(items) // 2
+    yield from _chunks(items[:half])
+    yield from _chunks(items[half:])
 
 
 def _element(key: str, payload: str) -> str:

@@ -6,16 +6,17 @@ import logging
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from .claims import Claimed, Store, new_token
 from .config import Clock
-from .dialects import DATABASE_ERRORS
 from .handlers import Handler
 from .models import AWAY
 from .perform import DONE, Discarded, Failed, Lowered, Settled, Snoozed, describe, headline, plan
 from .pool import HUNGRY, SATED, WHEN_FREE, Pool
+from .rows import OwnRows
 
 log = logging.getLogger("flagsweep")
 
@@ -57,6 +58,12 @@ class Pacer:
         self._free_at = now + lasted * (1 / self.share - 1)
         if flags >= self.batch // 2 and lasted > 0:
             self.batch = int(min(self.most, max(20, flags * self.TARGET / lasted)))
+
+
+class _Part:
+    """Tell whether a part of a turn failed."""
+
+    failed = False
 
 
 class Lane:
@@ -111,6 +118,7 @@ class Lane:
         self._in_doubt: list[int] = []
         self._strays: set[int] = set()
         self._left: int | None = None
+        self._apart = False
         self._hints: set[tuple[int, str]] = set()
 
     def sweep(
@@ -193,15 +201,28 @@ class Lane:
             log.warning("outcomes of lane %s could not be settled, their flags run again: %s", self.name, error)
 
     def _turn_through(self, total: Counter[str]) -> bool:
-        """Take a turn, and take it again where another transaction was in its way."""
-        for left in reversed(range(self.TRIES)):
-            try:
-                return self._turn(total)
-            except DATABASE_ERRORS as error:
-                if self._store.dialect.one_writer or not self._store.dialect.is_busy(error) or not left:
-                    raise
-                time.sleep(self.HELD)
-        raise AssertionError("a loop over no tries")
+        """Take a turn, and take it again where another transaction was in its way, or part by part where one part fails."""
+        try:
+            for left in reversed(range(self.TRIES)):
+                try:
+                    return self._turn(total)
+                except Exception as error:
+                    if not left or not self._goes_apart(error):
+                        raise
+            raise AssertionError("a loop over no tries")
+        finally:
+            self._apart = False
+
+    def _goes_apart(self, error: Exception) -> bool:
+        """Return whether a turn that failed may be taken again; one flag's or kind's fault must not hold up the others."""
+        dialect = self._store.dialect
+        if dialect.is_busy(error) and not dialect.one_writer:
+            time.sleep(self.HELD)
+            return True
+        if self._apart or dialect.is_away(error):
+            return False
+        self._apart = True
+        return True
 
     def _turn(self, total: Counter[str]) -> bool:
         """Settle what is done and claim the next, in one transaction; return whether there was anything to do."""
@@ -241,21 +262,18 @@ class Lane:
         self._pacer.turn()
         claimed: list[Claimed] = []
         held: list[tuple[Claimed, Any, float]] = []
-        discovered = 0
         with self._store.write(only_claims=not (outcomes or recalled or found or self._own or self._in_doubt)):
             began = time.monotonic()  # Not before: to wait for another's long transaction is not to hold the writer.
             self._store.release_claims(self._in_doubt, self.consumer)
             outcomes, held = self._free_to_settle(outcomes)
-            counts, news = self._settle(outcomes, now)
+            counts, news = (self._settle_each if self._apart else self._settle)(outcomes, now)
             counts["released"] += self._release(recalled, now)
-            for handler, rows in found:
-                if handler.rows is not None and handler.rows.early:
-                    # Asked again where nobody else writes: a column that is down does not tell that its row was done.
-                    rows = self._find(handler, time.monotonic(), lock=self._store.dialect.shared)
-                discovered += self._store.discover(handler.kind, rows, handler.options.priority, now)
+            discovered = sum(self._turn_into_flags(handler, rows, now) for handler, rows in found)
             if self._wants_more() and (outcomes or found):
                 due = self._due(now)
             self._claim(due, now, claimed)
+        if self._left is not None:
+            self._left -= len(claimed)
         # Only now: a commit whose answer was lost may have taken place. Then flags are claimed that nobody would ever run.
         self._in_doubt.clear()
         if held:
@@ -294,29 +312,42 @@ class Lane:
             room = min(self.pool.room(kind) - len(claimed), self._pacer.batch - len(claimed), *self._limit(len(claimed)))
             share = -(-room // peers)
             if share > 0:
-                self._in_doubt.append(token := new_token())
-                taken = self._store.claim(kind, priority, share, self.consumer, now, token)
+                taken = self._take(kind, priority, share, now)
                 claimed += taken
-                self._lower_early(taken)
                 more = HUNGRY if len(taken) == share else SATED
             else:
                 more = WHEN_FREE
             self.pool.hungry = max(self.pool.hungry, more)
-        if self._left is not None:
-            self._left -= len(claimed)
+
+    def _take(self, kind: str, priority: int, limit: int, now: int) -> list[Claimed]:
+        """Claim flags of one sort; of a turn that is taken part by part, a sort that cannot be claimed is left out."""
+        self._in_doubt.append(token := new_token())
+        with self._part(f"flags of {kind} cannot be claimed") as part:
+            taken = self._store.claim(kind, priority, limit, self.consumer, now, token)
+            self._lower_early(taken)
+        return [] if part.failed else taken
 
     def _limit(self, claimed: int) -> list[int]:
         return [] if self._left is None else [self._left - claimed]
 
     def _lower_early(self, claimed: list[Claimed]) -> None:
-        for flag in claimed:
-            rows = self.handlers[flag.kind].rows
-            if rows is not None and rows.early and isinstance(flag.payload, dict):
-                try:
+        """Lower the columns of flags whose handlers want that before; where it fails, only of those that it fails for."""
+        early = [(flag, rows) for flag in claimed if (rows := self.handlers[flag.kind].rows) is not None and rows.early]
+        early = [(flag, rows) for flag, rows in early if isinstance(flag.payload, dict)]
+        if early and self._trouble_of(early) is not None:
+            for each in early:
+                each[0].trouble = self._trouble_of([each])
+
+    def _trouble_of(self, early: list[tuple[Claimed, OwnRows]]) -> Exception | None:
+        """Lower the columns of these flags; where that fails, of none of them, and return why."""
+        try:
+            with self._store.undoable():
+                for flag, rows in early:
                     rows.lower(self._store.engine, str(flag.payload.get("row")))
-                except Exception as error:
-                    self._raise_if_away(error)
-                    flag.trouble = error
+        except Exception as error:
+            self._raise_if_away(error)
+            return error
+        return None
 
     # Own rows.
 
@@ -335,11 +366,24 @@ class Lane:
                 found.append((handler, rows))
         return found
 
+    def _turn_into_flags(self, handler: Handler, rows: list[tuple[str, str]], now: int) -> int:
+        """Raise flags for rows that were found, within the open transaction; return how many."""
+        discovered = 0
+        with self._part(f"{handler.kind} gets no flags") as part:
+            if handler.rows is not None and handler.rows.early:
+                # Asked again where nobody else writes: a column that is down does not tell that its row was done.
+                rows = self._find(handler, time.monotonic(), lock=self._store.dialect.shared)
+            discovered = self._store.discover(handler.kind, rows, handler.options.priority, now)
+        if part.failed:
+            self._blind[handler.kind] = time.monotonic() + 60
+        return discovered
+
     def _find(self, handler: Handler, began: float, lock: bool = False) -> list[tuple[str, str]]:
         try:
             kind, aliases = handler.kind, handler.options.aliases
             text = self._store.dialect.text_type
-            rows = handler.rows.find(self._store.engine, kind, self._pacer.batch, aliases, text, lock)  # type: ignore[union-attr]
+            with self._store.undoable() if lock else nullcontext():
+                rows = handler.rows.find(self._store.engine, kind, self._pacer.batch, aliases, text, lock)  # type: ignore[union-attr]
         except Exception as error:
             self._raise_if_away(error)
             if handler.kind not in self._blind or not self._thorough:
@@ -377,6 +421,48 @@ class Lane:
         for kind, (count, took) in spent.items():
             self.pool.learn(kind, int(count), took)
         return counts, news
+
+    def _settle_each(self, outcomes: list[tuple[Claimed, Any, float]], now: int) -> tuple[Counter[str], list[Callable[[], None]]]:
+        """Settle one by one, since together they could not be: the flag to blame has failed, all others count."""
+        counts: Counter[str] = Counter()
+        news: list[Callable[[], None]] = []
+        for claimed, outcome, took in outcomes:
+            try:
+                with self._store.undoable():
+                    count, told = self._settle([(claimed, outcome, took)], now)
+            except Exception as error:
+                self._raise_if_away(error)
+                count, told = self._settle_failed(claimed, error, took, now)
+            counts.update(count)
+            news += told
+        return counts, news
+
+    def _settle_failed(self, claimed: Claimed, error: Exception, took: float, now: int) -> tuple[Counter, list]:
+        """Settle a flag whose outcome the database does not take, as a failure; where not even that goes, leave it claimed."""
+        for text in (describe(error), f"its outcome could not be kept: {type(error).__name__}"):
+            try:
+                with self._store.undoable():
+                    return self._settle([(claimed, Failed(text, error), took)], now)
+            except Exception as again:
+                self._raise_if_away(again)
+                error = again
+        log.error("%s (flag %d) cannot be settled, it stays claimed: %s", claimed.kind, claimed.id, headline(describe(error)))
+        return Counter(lost=1), []
+
+    @contextmanager
+    def _part(self, failed: str) -> Iterator[_Part]:
+        """Within a turn that is taken part by part: undo this part alone where it fails, with a line in the log."""
+        part = _Part()
+        if not self._apart:
+            yield part
+            return
+        try:
+            with self._store.undoable():
+                yield part
+        except Exception as error:
+            self._raise_if_away(error)
+            part.failed = True
+            log.error("%s: %s; other kinds go on", failed, headline(describe(error)))
 
     def _settle_other(self, claimed: Claimed, outcome: Any, now: int) -> tuple[str, Callable[[], None]]:
         if isinstance(outcome, Settled):

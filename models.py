@@ -48,6 +48,9 @@ from .errors import DatabaseAway, FlagSweepError, NotReady
 AWAY: tuple[type[Exception], ...] = (*DATABASE_ERRORS, NotReady, DatabaseAway)
 """What a sweep takes for a database that is away: it is tried again, and nothing is lost."""
 
+MANY = 100
+"""Lines of history in one statement: with the longest errors still less than a server takes."""
+
 CRASHES = 3
 """A flag that has crashed the process this often is dead."""
 
@@ -237,8 +240,8 @@ class SiteStore:
     def record(self, db: Database, events: Iterable[tuple[int, str, str, str, str]], now: int) -> None:
         """Write history: (flag, kind, key, event, reason) each."""
         rows = [dict(zip(("flag", "kind", "key", "event", "reason"), event, strict=True), at=now) for event in events]
-        if rows:
-            History.insert_many(rows).execute(db)
+        for start in range(0, len(rows), MANY):
+            History.insert_many(rows[start : start + MANY]).execute(db)
 
     @contextmanager
     def borrowed(self) -> Iterator[Database]:
@@ -328,8 +331,6 @@ class SiteStore:
 
 def explain(error: Exception, failed: str, where: str, dialect: Dialect) -> FlagSweepError:
     """Turn a database's error into one that says what failed, where, and what to do."""
-    text = " ".join(str(error).split())
-    kind = NotReady if any(sign in text for sign in dialect.missing) else DatabaseAway
-    hints = {**dialect.missing, **dialect.passing}
-    fix = next((hint for sign, hint in hints.items() if sign in text), "'flagsweep doctor' looks further")
-    return kind(f"{failed}: {where}: {text}; {fix}")
+    kind = NotReady if dialect.is_missing(error) else DatabaseAway
+    fix = dialect.hint(error) or "'flagsweep doctor' looks further"
+    return kind(f"{failed}: {where}: {' '.join(str(error).split())}; {fix}")

@@ -11,7 +11,7 @@ from typing import Any
 
 from peewee import Database, Select
 
-from . import DATABASE_ERRORS, Row, init_elsewhere
+from . import DATABASE_ERRORS, OURS, RolledBack, Row, driver_error, init_elsewhere
 from .server import RAISED, Server, pairs, tally, text
 
 _RESERVED = re.compile(r"\b(key|cursor)\b")
@@ -42,7 +42,11 @@ UPDATE flagsweep_flag SET state = 'claimed', claim_token = ?, claimed_by = ?, cl
 WHERE id IN ?
 """
 _STATE = "SELECT state FROM flagsweep_flag WHERE id = ?"
+_IS_OURS = "SELECT 1 FROM flagsweep_flag WHERE id = ? AND claim_token = ?"
 _DISCOVER = f"INSERT INTO flagsweep_flag {_COLUMNS} VALUES {{rows}} ON DUPLICATE KEY UPDATE id = id"
+
+MANY = 500
+"""Rows of one INSERT: far below any max_allowed_packet."""
 
 _LOCK = "CONCAT('flagsweep ', SHA1(CONCAT(DATABASE(), ' ', %s)))"
 """The name of a lock: one for the whole server, and 64 characters at most."""
@@ -97,31 +101,36 @@ class Mysql(Server):
     name = "MySQL"
     among = "IN %s"
     steps = (_CREATE,)
-    changed = ("(1060", "(1061", "(1091")  # Duplicate column name, duplicate key name, cannot drop what is not there.
+    changed = frozenset((1060, 1061, 1091))  # Duplicate column name, duplicate key name, cannot drop what is not there.
     opening = closing = ()
     microseconds = "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)"
     text_type = "CHAR"
-    missing: Mapping[str, str] = {
-        ".flagsweep_": "run 'flagsweep init' (or call flags.init()) once",
-        "Unknown database": "create the database, or mend its name in the database URL",
-        "Access denied": "check user, password and rights in the database URL",
+    missing: Mapping[Any, str] = {  # By error number.
+        f"{OURS} 1146": "run 'flagsweep init' (or call flags.init()) once",
+        1049: "create the database, or mend its name in the database URL",
+        1044: "check user, password and rights in the database URL",
+        1045: "check user, password and rights in the database URL",
+        1698: "check user, password and rights in the database URL",
+        f"{OURS} 1142": "give this user rights on the tables of flagsweep",
     }
-    passing: Mapping[str, str] = {
-        "(2003": "the server is away: see whether it runs",
-        "(2006": "the server has cut the connection",
-        "(2013": "the server has cut the connection",
-        "(1053": "the server is stopping: wait a moment",
-        "(1040": "the server has no connection left: raise max_connections, or close some",
-        "(1205": "another transaction holds the rows for too long: look for a long transaction",
-        "(1213": "two transactions waited for each other: do it again",
-        "(1290": "the server takes no writes just now: it is read-only",
-        "(1836": "the server takes no writes just now: it is read-only",
-        "(1021": "the server's disk is full: free some space there",
-        "(1114": "the server's disk is full: free some space there",
-        "(1927": "the server ended the connection",
-        "(0, ''": "the connection is closed",
+    passing: Mapping[Any, str] = {
+        **dict.fromkeys((2002, 2003, 2005), "the server is away: see whether it runs"),
+        **dict.fromkeys((2006, 2013, 2055, 1158, 1159, 1160, 1161), "the server has cut the connection"),
+        **dict.fromkeys((1927, 1184, 1152, 4031), "the server ended the connection"),
+        1053: "the server is stopping: wait a moment",
+        **dict.fromkeys((1040, 1203, 1226), "the server has no connection left: raise max_connections, or close some"),
+        1205: "another transaction holds the rows for too long: look for a long transaction",
+        1213: "two transactions waited for each other: do it again",
+        1020: "another transaction changed the same rows: do it again",
+        1412: "the tables were changed meanwhile: do it again",
+        **dict.fromkeys((1317, 1969, 3024), "the server cancelled the statement: a time limit, or a person"),
+        **dict.fromkeys((1290, 1792, 1836), "the server takes no writes just now: it is read-only"),
+        **dict.fromkeys((1021, 1114), "the server's disk is full: free some space there"),
+        **dict.fromkeys((1026, 1030), "the server's disk is full or failing: look into its log"),
+        **dict.fromkeys((1037, 1038, 1041), "the server has no memory left"),
+        0: "the connection is closed",
     }
-    busy = ("(1205", "(1213")
+    busy = frozenset((1205, 1213, 1020, 1412))
 
     def __init__(self) -> None:
         super().__init__()
@@ -138,7 +147,19 @@ class Mysql(Server):
     def listed(self, values: Sequence[int]) -> Any:
         return tuple(values) or (-1,)
 
+    def codes(self, error: BaseException) -> Sequence[Any]:
+        """Return the number of an error; the server writes its text in any language."""
+        number = next(iter(driver_error(error).args), None)
+        if not isinstance(number, int) or not isinstance(error, DATABASE_ERRORS):
+            return ()
+        return (f"{OURS} {number}", number) if f".{OURS}" in str(error) else (number,)
+
     # Connections and transactions.
+
+    def commit(self, db: Database) -> None:
+        if not self.in_transaction(db):
+            raise RolledBack("the transaction ended before its COMMIT: a deadlock undid it, or a statement committed it")
+        db.execute_sql("COMMIT")
 
     def in_transaction(self, db: Any) -> bool:
         connection = db.connection()
@@ -154,6 +175,7 @@ class Mysql(Server):
         try:
             yield
             db.execute_sql("COMMIT")
+            db.execute_sql("BEGIN")  # There is one again for its end.
         finally:
             with suppress(*DATABASE_ERRORS):
                 db.execute_sql(f"SELECT RELEASE_LOCK({_LOCK})", ("init",)).fetchall()
@@ -199,10 +221,16 @@ class Mysql(Server):
             return None
         return self.run(db, "_STATE", named["id"]).fetchone()[0]
 
+    def progress(self, db: Database, id: int, token: int, cursor: str) -> bool:
+        """MySQL counts the rows that it has changed: one that holds this cursor already is looked for."""
+        return super().progress(db, id, token, cursor) or bool(self.run(db, "_IS_OURS", id, token).fetchall())
+
     def discover(self, db: Database, kind: str, rows: Sequence[tuple[str, str]], priority: int, now: int) -> int:
-        if not rows:
-            return 0
-        values = [value for key, payload in sorted(rows) for value in (kind.encode(), key.encode(), payload, priority, now, now)]
+        rows = sorted(rows)
+        return sum(self._discover(db, kind, rows[n : n + MANY], priority, now) for n in range(0, len(rows), MANY))
+
+    def _discover(self, db: Database, kind: str, rows: Sequence[tuple[str, str]], priority: int, now: int) -> int:
+        values = [value for key, payload in rows for value in (kind.encode(), key.encode(), payload, priority, now, now)]
         many = self.sql["_DISCOVER"].format(rows=", ".join(["(%s, %s, %s, %s, %s, %s)"] * len(rows)))
         return db.execute_sql(many, values).rowcount
 

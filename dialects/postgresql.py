@@ -9,9 +9,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
+import peewee
 from peewee import Database, Select
 
-from . import DATABASE_ERRORS, Row, init_elsewhere, news, statements
+from . import CONNECTION, DATABASE_ERRORS, OURS, RolledBack, Row, driver_error, init_elsewhere, news, statements
 from .server import RAISED, Server, pairs, tally
 
 CHANNEL = "flagsweep"
@@ -126,6 +127,9 @@ CREATE INDEX IF NOT EXISTS flagsweep_history_at ON flagsweep_history (at);
 """
 _EVER = -(2**63)
 
+_DRIVERS = [driver for driver in (getattr(peewee, name, None) for name in ("psycopg", "psycopg2")) if driver is not None]
+_OF_THE_CONNECTION = tuple(getattr(driver, name) for driver in _DRIVERS for name in ("OperationalError", "InterfaceError"))
+
 # Advisory locks belong to a database; two schemas of one may both have flags.
 _NUMBER = "hashtextextended('flagsweep ' || current_schema() || ' ' || %s, 0)"
 _IS_LOCKED = f"""
@@ -150,39 +154,63 @@ class Postgresql(Server):
     among = "= ANY(%s)"
     steps = (statements(_TABLES),)
     microseconds = "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)"
-    missing: Mapping[str, str] = {
-        'relation "flagsweep': "run 'flagsweep init' (or call flags.init()) once",
+    missing: Mapping[Any, str] = {  # By SQLSTATE, or its class.
+        f"{OURS} 42P01": "run 'flagsweep init' (or call flags.init()) once",
+        "3D000": "check the names in the database URL",
+        "3F000": "check the names in the database URL",
+        "28": "check user and password in the database URL",
+        f"{OURS} 42501": "give this user rights on the tables of flagsweep",
+    }
+    unconnected: Mapping[str, str] = {
         "does not exist": "check the names in the database URL",
         "authentication failed": "check user and password in the database URL",
-        "permission denied": "give this user rights on the tables of flagsweep",
     }
-    passing: Mapping[str, str] = {
-        "connection": "the server is away or cut the connection: see whether it runs",
-        "the database system is": "the server is starting or stopping: wait a moment",
-        "read-only transaction": "the server takes no writes just now: a standby, or default_transaction_read_only",
-        "No space left": "the server's disk is full: free some space there",
-        "could not extend": "the server's disk is full: free some space there",
-        "out of memory": "the server has no memory left",
-        "lock timeout": "another transaction holds the rows for too long: look for a long transaction",
-        "deadlock detected": "two transactions waited for each other: do it again",
-        "could not serialize": "another transaction changed the same rows: do it again",
-        "too many clients": "the server has no connection left: raise max_connections, or close some",
-        "terminating": "the server ended the connection",
+    passing: Mapping[Any, str] = {
+        CONNECTION: "the server is away or cut the connection: see whether it runs",
+        "08": "the server is away or cut the connection: see whether it runs",
+        "57P03": "the server is starting or stopping: wait a moment",
+        "57P": "the server ended the connection",
+        "57014": "the server cancelled the statement: a statement_timeout, or a person",
+        "25006": "the server takes no writes just now: a standby, or default_transaction_read_only",
+        "53100": "the server's disk is full: free some space there",
+        "53200": "the server has no memory left",
+        "53300": "the server has no connection left: raise max_connections, or close some",
+        "53": "the server has run out of something: look into its log",
+        "58": "the server's disk is failing: look into its log",
+        "XX": "the server found something damaged: look into its log",
+        "55P03": "another transaction holds the rows for too long: look for a long transaction",
+        "40P01": "two transactions waited for each other: do it again",
+        "40001": "another transaction changed the same rows: do it again",
     }
     FULL_LOOK = 20
     """Every so many claims one looks from the beginning."""
-    busy = ("lock timeout", "deadlock detected", "could not serialize")
+    busy = frozenset(("55P03", "40P01", "40001"))
 
     def __init__(self) -> None:
         super().__init__()
         self.notify = "raise"
         self._low: dict[tuple[str, int], tuple[int, int]] = {}
 
+    def codes(self, error: BaseException) -> Sequence[Any]:
+        """Return SQLSTATE, what it begins with, and its class; ``CONNECTION`` where libpq had no answer of the server's."""
+        known = driver_error(error)
+        state = getattr(known, "sqlstate", None) or getattr(known, "pgcode", None)
+        if state is None:
+            return (CONNECTION,) if isinstance(known, _OF_THE_CONNECTION) else ()
+        diagnosis = getattr(known, "diag", None)
+        ours = (f"{OURS} {state}",) if OURS in str(diagnosis and diagnosis.message_primary) else ()
+        return (*ours, state, state[:3], state[:2])
+
     # Connections and transactions.
 
     def transaction(self, db: Database, only_claims: bool) -> AbstractContextManager[None]:
         """A claim is one statement, which commits by itself: two answers less to wait for."""
         return nullcontext() if only_claims else super().transaction(db, only_claims)
+
+    def commit(self, db: Database) -> None:
+        """PostgreSQL answers the COMMIT of a transaction that an error has undone with ROLLBACK, and no error."""
+        if db.execute_sql("COMMIT").statusmessage != "COMMIT":
+            raise RolledBack("the transaction was undone by an error within it: nothing of it took place")
 
     def in_transaction(self, db: Any) -> bool:
         connection = db.connection()
@@ -206,7 +234,7 @@ class Postgresql(Server):
         try:
             db.execute_sql(f"SELECT pg_advisory_xact_lock({_NUMBER})", ("init",)).fetchall()
         except DATABASE_ERRORS as error:
-            if "lock timeout" in str(error):
+            if self.is_busy(error):
                 raise init_elsewhere() from error
             raise
         db.execute_sql("SET LOCAL lock_timeout TO DEFAULT")

@@ -105,10 +105,17 @@ class Server(Dialect):
         db.execute_sql("BEGIN")
         try:
             yield
-            db.execute_sql("COMMIT")
+            self.commit(db)
         except BaseException:
             self.roll_back(db)
             raise
+
+    def commit(self, db: Database) -> None:
+        """Commit the open transaction.
+
+        :raises RolledBack: where it had ended before: an error that somebody swallowed has undone it.
+        """
+        raise NotImplementedError
 
     def roll_back(self, db: Database) -> None:
         """Undo the open transaction; where that fails, too, the connection is of no use any more."""

@@ -5,6 +5,7 @@ interpreter lock at every row, and next to a busy handler each row then costs a 
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 
 from peewee import Database, Field, Model, Node, Select
 
-from . import DATABASE_ERRORS, Damaged, Dialect, Row, statements
+from . import DATABASE_ERRORS, OURS, Damaged, Dialect, Row, driver_error, statements
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS flagsweep_schema (version INTEGER NOT NULL PRIMARY KEY, applied_at INTEGER NOT NULL);
@@ -199,6 +200,8 @@ SELECT id FROM (SELECT id, state, due_at, payload FROM flagsweep_flag ORDER BY i
 WHERE state <> 'dead' AND (typeof(due_at) <> 'integer' OR json_valid(payload) IS NOT 1) ORDER BY id
 """
 
+NO_TABLE = "no table"
+
 _UNREADABLE: tuple[type[Exception], ...] = (*DATABASE_ERRORS, ValueError, RecursionError)
 
 
@@ -212,19 +215,30 @@ class Sqlite(Dialect):
     steps = (statements(_TABLES),)
     opening = ("PRAGMA journal_mode = WAL", "BEGIN IMMEDIATE")
     microseconds = "CAST(round((julianday('now') - 2440587.5) * 86400000000) AS INTEGER)"
-    missing: Mapping[str, str] = {
-        "no such table: flagsweep": "run 'flagsweep init' (or call flags.init()) once",
-        "unable to open": "check the path and the rights of its folder",
-        "not a database": "the file is no SQLite database: check the path",
-        "malformed": "the file is damaged: restore it from a backup",
+    missing: Mapping[Any, str] = {
+        NO_TABLE: "run 'flagsweep init' (or call flags.init()) once",
+        sqlite3.SQLITE_CANTOPEN: "check the path and the rights of its folder",
+        sqlite3.SQLITE_NOTADB: "the file is no SQLite database: check the path",
+        sqlite3.SQLITE_CORRUPT: "the file is damaged: restore it from a backup",
     }
-    passing: Mapping[str, str] = {
-        "readonly": "the database, its folder or its disk is read-only: make it writable",
-        "full": "the disk is full: free some space and do it again",
-        "disk I/O error": "the disk is full or failing: free some space, and look into the system's log",
-        "locked": "another program holds the database for too long: look for a long write transaction",
+    passing: Mapping[Any, str] = {
+        sqlite3.SQLITE_READONLY: "the database, its folder or its disk is read-only: make it writable",
+        sqlite3.SQLITE_PERM: "the database, its folder or its disk is read-only: make it writable",
+        sqlite3.SQLITE_FULL: "the disk is full: free some space and do it again",
+        sqlite3.SQLITE_IOERR: "the disk is full or failing: free some space, and look into the system's log",
+        sqlite3.SQLITE_BUSY: "another program holds the database for too long: look for a long write transaction",
+        sqlite3.SQLITE_LOCKED: "another program holds the database for too long: look for a long write transaction",
+        sqlite3.SQLITE_PROTOCOL: "another program holds the database for too long: look for a long write transaction",
+        sqlite3.SQLITE_NOMEM: "this machine has no memory left",
     }
-    busy = ("locked",)
+    busy = frozenset((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED))
+
+    def codes(self, error: BaseException) -> Sequence[Any]:
+        """Return the primary result code. What SQLite writes is never translated, and for a missing table it has no code."""
+        code = getattr(driver_error(error), "sqlite_errorcode", None)
+        if code == sqlite3.SQLITE_ERROR and f"no such table: {OURS}" in str(error):
+            return (NO_TABLE,)
+        return () if code is None else (code & 0xFF,)
 
     # Connections and transactions.
 
@@ -244,7 +258,7 @@ class Sqlite(Dialect):
             yield
             db.execute_sql("COMMIT")
         except BaseException as error:
-            self._roll_back(db, "full" in str(error))
+            self._roll_back(db, sqlite3.SQLITE_FULL in self.codes(error))
             raise
 
     def _synchronous(self, db: Any, mode: str) -> None:
@@ -277,9 +291,6 @@ class Sqlite(Dialect):
         finally:
             connection.text_factory = before
 
-    def is_away(self, error: BaseException) -> bool:
-        return super().is_away(error) or any(sign in str(error) for sign in ("I/O", "malformed"))
-
     # The tables.
 
     def prepare(self, db: Database) -> None:
@@ -290,7 +301,7 @@ class Sqlite(Dialect):
                 db.execute_sql("PRAGMA journal_mode = WAL").fetchall()
                 return
             except DATABASE_ERRORS as error:
-                if "locked" not in str(error) or time.monotonic() > limit:
+                if not self.is_busy(error) or time.monotonic() > limit:
                     raise
             time.sleep(0.005)
 
@@ -328,7 +339,7 @@ class Sqlite(Dialect):
         try:
             return json.loads(db.execute_sql(_CLAIMED_ROW, (id,)).fetchone()[0])
         except _UNREADABLE as error:
-            if isinstance(error, DATABASE_ERRORS) and "JSON" not in str(error) and "UTF-8" not in str(error):
+            if self.is_away(error):
                 raise  # It is the disk that is damaged.
             return [0, id, "?", Damaged(f"its row cannot be read: {error}"), 0, 0, None]
 

@@ -273,10 +273,12 @@ def _translated():
     try:
         yield
     except apsw.ConstraintError as error:
-        raise sqlite3.IntegrityError(_text(error)) from error
+        raise _with_code(sqlite3.IntegrityError, error) from error
     except apsw.Error as error:
-        raise sqlite3.OperationalError(_text(error)) from error
+        raise _with_code(sqlite3.OperationalError, error) from error
 
 
-def _text(error):
-    return str(error).split(": ", 1)[-1]
+def _with_code(kind, error):
+    made = kind(str(error).split(": ", 1)[-1])
+    made.sqlite_errorcode = error.extendedresult
+    return made

@@ -6,6 +6,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psutil
+from peewee import OperationalError
 
 from flagsweep.config import SECOND
 from flagsweep.consumer import make_lanes
@@ -34,6 +35,13 @@ def plain(path, statement, *arguments, timeout=10):
     """Run one statement as another program would, with nothing but sqlite3, and return its rows."""
     with closing(sqlite3.connect(path, isolation_level=None, timeout=timeout)) as connection:
         return connection.execute(statement, arguments).fetchall()
+
+
+def locked():
+    """Return the error that Peewee raises where another program holds SQLite's writer for too long."""
+    error = sqlite3.OperationalError("database is locked")
+    error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    return OperationalError(error, *error.args)
 
 
 def count(path, table="flagsweep_flag"):

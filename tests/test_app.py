@@ -10,8 +10,8 @@ from contextlib import closing
 from datetime import UTC, datetime
 
 import pytest
-from peewee import OperationalError, SqliteDatabase
-from rig import NEW_YEAR, FakeClock, count, let_go, plain
+from peewee import SqliteDatabase
+from rig import NEW_YEAR, FakeClock, count, let_go, locked, plain
 
 from flagsweep import ConfigError, DatabaseAway, FlagSweep, FlagSweepError, Snooze, UnknownKind
 from flagsweep.config import SECOND
@@ -190,7 +190,7 @@ def test_counts_survive_a_database_that_is_away_for_a_moment(flags, monkeypatch)
     def away(*arguments):
         if len(done) > 100 and not failed:
             failed.append(1)
-            raise OperationalError("database is locked")
+            raise locked()
         return lower(*arguments)
 
     monkeypatch.setattr(flags.store, "lower", away)
@@ -207,7 +207,7 @@ def test_a_long_sweep_survives_several_short_outages(make, monkeypatch):
     def sometimes_away(*arguments):
         calls.append(1)
         if len(calls) % 3 == 0:
-            raise OperationalError("database is locked")
+            raise locked()
         return lower(*arguments)
 
     monkeypatch.setattr(flags.store, "lower", sometimes_away)

@@ -493,7 +493,7 @@ def test_sweep_does_what_is_due_and_closes_with_a_line_of_counts(shop, db_path):
     shop.send.raise_many([(1,), (2,), (3, "fail")])
     result = flagsweep("sweep")
     assert result.stdout == "swept 3 flags: 2 lowered, 1 again\n"
-    assert "WARNING send (flag 1) attempt 1 failed" in line(result)
+    assert "WARNING send (flag 3) attempt 1 failed" in line(result)
     assert flagsweep("sweep").stdout == "nothing was due\n"
     assert count(db_path) == 1
 

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import pytest
 from clients import DATABASES, Client, at_once, gather
-from peewee import BooleanField, CharField, DateTimeField, IntegerField, Model, OperationalError
+from peewee import BooleanField, CharField, DateTimeField, IntegerField, Model
 from rig import NEW_YEAR, FakeClock, lane_of
 from work import Ledger, Work, command, running
 
@@ -19,7 +19,7 @@ from flagsweep import ConfigError, Discard, FlagSweep, FlagSweepError, NotReady,
 from flagsweep.claims import Step
 from flagsweep.config import SECOND
 from flagsweep.dialects import DATABASE_ERRORS
-from flagsweep.errors import ClaimLost
+from flagsweep.errors import ClaimLost, DatabaseAway
 from flagsweep.schema import SCHEMA
 
 HOUR = 3600
@@ -355,13 +355,13 @@ def test_a_claim_whose_answer_was_lost_is_given_back_and_its_flags_run_once(flag
         taken = take(*arguments)
         if taken and not lost:
             lost.append(taken)
-            raise OperationalError("the connection broke")
+            raise DatabaseAway("the connection broke")
         return taken
 
     monkeypatch.setattr(flags.store.dialect, "claim", claim_and_lose)
     flags.handlers["work"].raise_many([{"n": n} for n in range(5)])
     with lane_of(flags, "default") as lane:
-        with pytest.raises(OperationalError):
+        with pytest.raises(DatabaseAway):
             lane.sweep()
         assert (lane.sweep()["lowered"], sorted(ran), len(lost)) == (5, list(range(5)), 1)
     assert flags.find() == []

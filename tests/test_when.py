@@ -525,29 +525,6 @@ def test_a_damaged_own_row_flag_is_failed_alone(flags, db_path, lower, row):
     assert flags.discard() == count(db_path, "flagsweep_history")
 
 
-@pytest.mark.parametrize("atomic", [False, True])
-@pytest.mark.parametrize("how", ["after", "before", "discard"])
-def test_a_row_that_cannot_be_lowered_fails_alone(flags, db_path, atomic, how):
-    bad = add(db_path, email="bad", owed=1)
-    good = [add(db_path, owed=1) for _ in range(3)]
-    plain(
-        db_path,
-        """CREATE TRIGGER no BEFORE UPDATE ON user WHEN old.email = 'bad' AND new.owed = 0
-           BEGIN SELECT RAISE(ABORT, 'the books are closed'); END""",
-    )
-
-    @flags.when(User.owed, atomic=atomic, max_attempts=1, lower="before" if how == "before" else "after")
-    def work(user):
-        if how == "discard" and user.email == "bad":
-            raise Discard("no")
-
-    assert +flags.sweep() == {"lowered": 3, "dead": 1}
-    (flag,) = flags.find()
-    assert flag.key == str(bad)
-    assert "the books are closed" in flag.error
-    assert all(column(db_path, "owed", id) == 0 for id in good)
-
-
 # Dead flags, retries and discards.
 
 
