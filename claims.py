@@ -24,11 +24,13 @@ CRASHES = 3
 class Claimed:
     """Hold one claimed flag on its way through a handler."""
 
-    __slots__ = ("attempts", "cursor", "due_at", "id", "key", "kind", "payload", "row", "suspect", "token", "trouble")
+    __slots__ = ("attempts", "cursor", "due_at", "era", "id", "key", "kind", "payload", "row", "suspect", "token", "trouble")
 
     def __init__(self, kind: str, token: int, row: Sequence[Any]):
         self.kind = kind
         self.token = token
+        self.era = 0
+        """Under which of its consumer's ids it was claimed, as ``Pool`` counts them."""
         self.row: Any = None
         self.trouble: BaseException | None = None
         self.due_at, self.id, self.key, self.payload, self.attempts, self.suspect, self.cursor = row

@@ -40,7 +40,7 @@ class Lowered:
 
 @dataclass(frozen=True)
 class Settled:
-    """An atomic handler was settled within its own transaction: ``lowered``, or ``again`` where it was raised meanwhile."""
+    """Nothing is left to settle: ``lowered`` or ``again`` by an atomic handler's own transaction, or ``lost`` before it began."""
 
     how: str
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from .claims import Claimed
 from .lease import BlackBox, crash_stack
-from .perform import Performer
+from .perform import Performer, Settled
 
 log = logging.getLogger("flagsweep")
 
@@ -47,7 +47,10 @@ class Pool:
         self._todo: deque[Claimed] = deque()
         self._parked: deque[Claimed] = deque()
         self._done: deque[tuple[Claimed, Any, float]] = deque()
-        self._ghosts: set[int] = set()
+        self._era = 0
+        """Grows with each new id of the consumer: what was claimed under one before is not ours any more."""
+        self._calm = 0
+        """The era in which no thread runs anything of an earlier one."""
         self._first_done = 0.0
         self._low_water = 0
         self._asked = False
@@ -69,6 +72,8 @@ class Pool:
     def give(self, flags: list[Claimed]) -> None:
         """Hand over claimed flags."""
         self.outstanding += len(flags)
+        for flag in flags if self._era else ():
+            flag.era = self._era
         self._todo.extend(flags)
         self._low_water = len(self._todo) // 2
         if flags and not self._inline:
@@ -101,8 +106,8 @@ class Pool:
 
     def abandon(self) -> None:
         """Forget what was not started, and start nothing that a thread still runs under a claim that is not ours any more."""
+        self._era += 1  # First: what a thread takes at this instant is in no list.
         self.recall()
-        self._ghosts.update(claimed.id for claimed, _ in list(self.running.values()))
 
     def tokens(self) -> set[int]:
         """Return the claims of the flags it has; one that a thread takes at this instant may be missing."""
@@ -220,20 +225,22 @@ class Pool:
         del stack
 
     def _perform_all(self, slot: int | None) -> None:
-        me, todo, running, done, ghosts = threading.get_ident(), self._todo, self.running, self._done, self._ghosts
+        me, todo, running, done = threading.get_ident(), self._todo, self.running, self._done
         began = time.monotonic()
         while True:
             try:
                 claimed = todo.popleft()
             except IndexError:
                 break
-            if claimed.id in ghosts or (claimed.suspect and not self._performer.alone.acquire(blocking=False)):
+            if self._calm != self._era and self._is_a_ghosts(claimed.id):
+                self._parked.append(claimed)
+                continue
+            if claimed.suspect and not self._performer.alone.acquire(blocking=False):
                 self._parked.append(claimed)
                 continue
             running[me] = (claimed, began)
             outcome = self._one(claimed, slot) if not claimed.suspect else self._alone(claimed, slot)
             ended = time.monotonic()
-            ghosts.discard(claimed.id)
             if not done:
                 self._first_done = ended
             done.append((claimed, outcome, ended - began))
@@ -244,6 +251,14 @@ class Pool:
                 self._mail.set()
         running.pop(me, None)
         self._mail.set()
+
+    def _is_a_ghosts(self, flag: int) -> bool:
+        """Return whether a thread still runs this flag under a claim that is not ours any more."""
+        era = self._era
+        ghosts = [claimed for claimed, _ in list(self.running.values()) if claimed.era != era]
+        if not ghosts:
+            self._calm = era
+        return any(ghost.id == flag for ghost in ghosts)
 
     def _alone(self, claimed: Claimed, slot: int | None) -> Any:
         """Perform a flag that was running when a process died: no other suspect beside it, so that the next death tells more."""
@@ -260,6 +275,8 @@ class Pool:
                 self._wake(1)
 
     def _one(self, claimed: Claimed, slot: int | None) -> Any:
+        if claimed.era != self._era:  # Its claim was given back just as this thread took it.
+            return Settled("lost")
         if slot is None:
             return self._performer.perform(claimed)
         cells = self._box.cells  # type: ignore[union-attr]
