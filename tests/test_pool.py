@@ -1,4 +1,4 @@
-"""The threads of a lane whose consumer goes on under a new id: what they still run does not start beside itself, nor is it lost."""
+"""A lane's threads, where its consumer goes on under a new id: what they still run starts not beside itself, and is not lost."""
 
 import threading
 from collections import deque
