@@ -17,7 +17,7 @@ from peewee import Database, OperationalError
 from .claims import Claimed, Store
 from .config import SECOND, Backoff, Clock, Settings
 from .consumer import Runner, make_lanes
-from .databases import open_store
+from .databases import name_if_other, open_store
 from .deaths import DeathNotices, OnDead
 from .enlisted import Enlisted, open_lease
 from .errors import ConfigError, DatabaseAway, FlagSweepError, NotReady, UnknownKind
@@ -205,6 +205,7 @@ class FlagSweep:
         The handler gets the model's instance. A condition that has no column must be made false by the handler.
         """
         rows = OwnRows(what, lower)
+        self._refuse_other_database(rows)
 
         def decorate(function: Callable[P, R]) -> Handler[P, R]:
             defaults = {"lane": "default", "max_attempts": 8, "backoff": Backoff(), "priority": 0, "atomic": False}
@@ -217,6 +218,15 @@ class FlagSweep:
             return self._register(function, kind, {**defaults, **more, **options, "unique": True}, rows)
 
         return decorate
+
+    def _refuse_other_database(self, rows: OwnRows) -> None:
+        """Refuse a model whose rows our own connections would never find."""
+        other = name_if_other(rows.model._meta.database, self.store)
+        if other is not None:
+            raise ConfigError(
+                f"{rows.model.__name__} lives in {other}, and the flags in {self.store.where}: give flagsweep the database "
+                "of the model, or raise a flag where the row is written"
+            )
 
     def _register(self, function: Any, kind: str | None, options: dict[str, Any], rows: OwnRows | None) -> Handler:
         if isinstance(function, Handler):
@@ -501,7 +511,7 @@ class FlagSweep:
             handler = self._handlers.get(flag.kind)
             if handler is not None and handler.rows is not None:
                 try:
-                    handler.rows.lower(self.database, flag.key)
+                    handler.rows.lower(self.database, self.store.dialect, flag.key)
                 except (OperationalError, ValueError, OverflowError) as error:
                     if self.store.dialect.is_away(error):  # But not a table that is gone, or a key that never was one.
                         raise

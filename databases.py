@@ -165,7 +165,7 @@ class MysqlEngine(MysqlSite):
     def _initialize_connection(self, conn: Any) -> None:
         with conn.cursor() as cursor:
             cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
-            cursor.execute("SET SESSION innodb_lock_wait_timeout = 5, sql_safe_updates = 0")
+            cursor.execute("SET SESSION innodb_lock_wait_timeout = 1, sql_safe_updates = 0")
 
     def init(self, database: str | None, mariadb: bool | None = None, **kwargs: Any) -> None:
         flags = kwargs.get("client_flag", 0) & ~_FOUND_ROWS
@@ -189,7 +189,7 @@ class _Kind(NamedTuple):
 
 
 _ALIVE = {"connect_timeout": 5, "keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 1, "keepalives_count": 3}
-_PATIENT = "-c lock_timeout=5s -c default_transaction_isolation=read\\ committed"
+_PATIENT = "-c lock_timeout=50ms -c default_transaction_isolation=read\\ committed"
 
 SERVERS = {
     "postgresql": _Kind(
@@ -234,7 +234,7 @@ def open_store(database: Any) -> tuple[Store, Path | None]:
         )
     path = Path(name).absolute()
     engine = SiteDatabase(str(path), **_options())
-    for name in ("_functions", "_aggregates", "_collations", "_window_functions"):
+    for name in ("_functions", "_aggregates", "_collations", "_window_functions", "_attached"):
         setattr(engine, name, getattr(site, name))  # Conditions and triggers of the site's may use them.
     return Store(site, engine, Sqlite(), str(path), path), path
 
@@ -262,11 +262,37 @@ def _server_store(scheme: str, database: Any) -> Store:
     ours = {**kind.site, **given, **kind.engine}
     if "options" in given and "options" in ours:
         ours["options"] = f"{given['options']} {ours['options']}"
-    host = given.get("host") or given.get("unix_socket") or "localhost"
-    where = f"{scheme}://{host}{':' + str(given['port']) if given.get('port') else ''}/{name}"
+    where = f"{scheme}://{_host(given)}{':' + str(given['port']) if given.get('port') else ''}/{name}"
     # Never connected again by itself: locks and subscriptions are gone with the session they belonged to.
     session = partial(_made_by, kind, kind.ours, name, {**ours, "thread_safe": False, "autoconnect": False})
     return Store(site, _made_by(kind, kind.ours, name, ours), kind.dialect(), where, session=session)
+
+
+def _host(given: dict[str, Any]) -> str:
+    return given.get("host") or given.get("unix_socket") or "localhost"
+
+
+def name_if_other(database: Any, store: Store) -> str | None:
+    """Return what people know a model's database by where it is another than the store's, or None; none yet is no other."""
+    database = database.obj if isinstance(database, Proxy) else database
+    if database is None or not database.database or database in (store.site, store.engine):
+        return None
+    if isinstance(database, SqliteDatabase):
+        name = str(database.database)
+        same = store.file is not None and name != MEMORY and Path(name).resolve() == store.file.resolve()
+        return None if same else name
+    mine, theirs = _place(store.site), _place(database)
+    return None if mine == theirs else f"{type(database).__name__} {theirs[-1]}"
+
+
+def _place(database: Any) -> tuple[Any, ...]:
+    """Return what tells a server's database from another, as far as its parameters say."""
+    scheme = _scheme(database)
+    given = dict(getattr(database, "connect_params", {}))
+    host = _host(given)
+    local = host in ("localhost", "127.0.0.1", "::1") or host.startswith("/")
+    port = int(given.get("port") or {"postgresql": 5432, "mysql": 3306}.get(scheme or "", 0))
+    return scheme, "localhost" if local else host, port, database.database
 
 
 def _made_by(kind: _Kind, made: type[Any], name: str, parameters: dict[str, Any]) -> Any:

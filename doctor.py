@@ -412,7 +412,7 @@ def _own_rows_of(store: Store, kind: str, rows: OwnRows) -> Finding:
     if not store.engine.table_exists(table):
         fix = "create the table; until then this kind is not looked for, other kinds go on"
         return Finding("warn", "own rows", f"{kind}: there is no table {table}", fix)
-    if store.reads_all(rows.query(kind, 1, text=store.dialect.text_type)):
+    if store.reads_all(rows.query(store.dialect, kind, 1)):
         text = f"{kind}: every look for work reads the whole table {table}, for want of an index"
         return Finding("warn", "own rows", text, store.index_for(rows.model, rows.condition(), rows.fields()))
     return Finding("ok", "own rows", f"{kind} finds its rows in {table} through an index")

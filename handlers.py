@@ -226,7 +226,7 @@ class Handler(Generic[P, R]):
     def _payload(self, args: tuple, kwargs: dict) -> tuple[str, str]:
         """Return payload and key, both as text, for one call."""
         if self.rows is not None:
-            return self.rows.payload(self._bind(args, kwargs))
+            return self.rows.payload(self._bind(args, kwargs), self._site.store)
         given = kwargs if not args and kwargs.keys() == self._names else self._bind(args, kwargs)
         payload = encode(given, self.kind, self._site.settings.payload_limit)
         if not self.options.unique:

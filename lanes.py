@@ -7,11 +7,12 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 from .claims import Claimed, Store, new_token
 from .config import Clock
+from .dialects import DATABASE_ERRORS
 from .handlers import Handler
 from .models import AWAY
 from .perform import DONE, Discarded, Failed, Lowered, Settled, Snoozed, describe, headline, plan
@@ -228,11 +229,12 @@ class Lane:
         """Settle what is done and claim the next, in one transaction; return whether there was anything to do."""
         with self._turns:
             self.pool.hungry = SATED
-            outcomes, now = self.pool.collect() + self._no_longer_held(), self._clock.now()
+            fresh, now = self.pool.collect(), self._clock.now()
+            outcomes = fresh + self._no_longer_held()
             recalled = self.pool.recall() if self.stopping else []
             try:
                 found = self._discover() if self._wants_more() else []
-                looks = not outcomes and self._wants_more()
+                looks = not fresh and self._wants_more()  # What is still held must not keep a lane from looking.
                 hinted = self._hinted() if looks else []
                 due = hinted or (self._due(now) if looks else [])
                 if not (outcomes or recalled or found or due or self._in_doubt):
@@ -285,9 +287,26 @@ class Lane:
     def _free_to_settle(self, outcomes: list[tuple[Claimed, Any, float]]) -> tuple[list, list]:
         """Part outcomes into those that can be settled now, and those whose flags somebody else's open transaction holds."""
         held = self._store.held([claimed.id for claimed, *_ in outcomes]) if outcomes else set()
+        if self._own and not self._store.dialect.one_writer:
+            held |= self._rows_held(
+                [(claimed, claimed.row.key) for claimed, outcome, _ in outcomes if _lowers_row(claimed, outcome)]
+            )
         if not held:
             return outcomes, []
         return [o for o in outcomes if o[0].id not in held], [o for o in outcomes if o[0].id in held]
+
+    def _rows_held(self, flags: list[tuple[Claimed, str]]) -> set[int]:
+        """Lock own rows that are to be lowered; return the flags of those that somebody else's open transaction holds."""
+        by_kind: dict[str, dict[str, int]] = defaultdict(dict)
+        for claimed, key in flags:
+            by_kind[claimed.kind][key] = claimed.id
+        held: set[int] = set()
+        for kind, ids in by_kind.items():
+            rows = self.handlers[kind].rows
+            with suppress(*DATABASE_ERRORS), self._store.undoable():  # What is wrong with a table, lowering its row says.
+                found = rows.held(self._store.engine, self._store.dialect, list(ids))  # type: ignore[union-attr]
+                held.update(ids[key] for key in found if key in ids)
+        return held
 
     # Claiming.
 
@@ -323,9 +342,20 @@ class Lane:
         """Claim flags of one sort; of a turn that is taken part by part, a sort that cannot be claimed is left out."""
         self._in_doubt.append(token := new_token())
         with self._part(f"flags of {kind} cannot be claimed") as part:
-            taken = self._store.claim(kind, priority, limit, self.consumer, now, token)
+            taken = self._without_held(self._store.claim(kind, priority, limit, self.consumer, now, token), now)
             self._lower_early(taken)
         return [] if part.failed else taken
+
+    def _without_held(self, claimed: list[Claimed], now: int) -> list[Claimed]:
+        """Give back flags whose column comes down before and whose row somebody holds: they are asked for again in a second."""
+        if not claimed or self._store.dialect.one_writer:
+            return claimed
+        rows = self.handlers[claimed[0].kind].rows
+        if rows is None or not rows.early:
+            return claimed
+        held = self._rows_held([(flag, _row_of(flag)) for flag in claimed])
+        self._release([flag for flag in claimed if flag.id in held], now)
+        return [flag for flag in claimed if flag.id not in held]
 
     def _limit(self, claimed: int) -> list[int]:
         return [] if self._left is None else [self._left - claimed]
@@ -333,7 +363,6 @@ class Lane:
     def _lower_early(self, claimed: list[Claimed]) -> None:
         """Lower the columns of flags whose handlers want that before; where it fails, only of those that it fails for."""
         early = [(flag, rows) for flag in claimed if (rows := self.handlers[flag.kind].rows) is not None and rows.early]
-        early = [(flag, rows) for flag, rows in early if isinstance(flag.payload, dict)]
         if early and self._trouble_of(early) is not None:
             for each in early:
                 each[0].trouble = self._trouble_of([each])
@@ -343,7 +372,7 @@ class Lane:
         try:
             with self._store.undoable():
                 for flag, rows in early:
-                    rows.lower(self._store.engine, str(flag.payload.get("row")))
+                    rows.lower(self._store.engine, self._store.dialect, _row_of(flag))
         except Exception as error:
             self._raise_if_away(error)
             return error
@@ -373,19 +402,34 @@ class Lane:
             if handler.rows is not None and handler.rows.early:
                 # Asked again where nobody else writes: a column that is down does not tell that its row was done.
                 rows = self._find(handler, time.monotonic(), lock=self._store.dialect.shared)
-            discovered = self._store.discover(handler.kind, rows, handler.options.priority, now)
+            discovered = self._insert(handler, rows, now)
         if part.failed:
             self._blind[handler.kind] = time.monotonic() + 60
         return discovered
 
+    def _insert(self, handler: Handler, rows: list[tuple[str, str]], now: int) -> int:
+        """Raise flags for these rows, without those that somebody's open transaction has raised just now; return how many."""
+        priority = handler.options.priority
+        if self._store.dialect.one_writer or not rows:
+            return self._store.discover(handler.kind, rows, priority, now)
+        try:
+            with self._store.undoable():
+                return self._store.discover(handler.kind, rows, priority, now)
+        except DATABASE_ERRORS as error:
+            if not self._store.dialect.is_busy(error) or not self._store.dialect.in_transaction(self._store.engine):
+                raise
+        half = len(rows) // 2
+        return self._insert(handler, rows[:half], now) + self._insert(handler, rows[half:], now) if half else 0
+
     def _find(self, handler: Handler, began: float, lock: bool = False) -> list[tuple[str, str]]:
         try:
-            kind, aliases = handler.kind, handler.options.aliases
-            text = self._store.dialect.text_type
+            kind, aliases, where = handler.kind, handler.options.aliases, (self._store.engine, self._store.dialect)
             with self._store.undoable() if lock else nullcontext():
-                rows = handler.rows.find(self._store.engine, kind, self._pacer.batch, aliases, text, lock)  # type: ignore[union-attr]
+                rows = handler.rows.find(*where, kind, self._pacer.batch, aliases, lock)  # type: ignore[union-attr]
         except Exception as error:
             self._raise_if_away(error)
+            if not lock:
+                self._store.close_engine()  # What the site has attached meanwhile, a new connection sees.
             if handler.kind not in self._blind or not self._thorough:
                 why = headline(describe(error))
                 log.warning("%s finds no rows: %s; it is asked again in a minute, other kinds go on", handler.kind, why)
@@ -492,14 +536,14 @@ class Lane:
     def _lower_with_row(self, claimed: Claimed, outcome: Lowered, handler: Handler, _: int) -> tuple[str, Callable[[], None]]:
         gone, bumped = self._store.lower([claimed.id], claimed.token)
         if gone and handler.rows is not None and outcome.row is not None and not handler.rows.early:
-            handler.rows.lower(self._store.engine, outcome.row.key, outcome.row.raw)
+            handler.rows.lower_done(self._store.engine, self._store.dialect, outcome.row)
         return "lowered" if gone else "again" if bumped else "lost", _nothing
 
     def _discard(self, claimed: Claimed, outcome: Discarded, handler: Handler, now: int) -> tuple[str, Callable[[], None]]:
         gone, bumped = self._store.lower([claimed.id], claimed.token)
         if gone:
             if handler.rows is not None and not handler.rows.early:
-                handler.rows.lower(self._store.engine, claimed.key, claimed.row and claimed.row.raw)
+                handler.rows.lower(self._store.engine, self._store.dialect, claimed.key, claimed.row and claimed.row.raw)
             self._store.record(self._store.engine, [(claimed.id, claimed.kind, claimed.key, "discarded", outcome.reason)], now)
         how = "discarded" if gone else "again" if bumped else "lost"
         return how, lambda: log.info("%s (flag %d) %s: %s", claimed.kind, claimed.id, how, headline(outcome.reason))
@@ -532,3 +576,15 @@ class Lane:
 
 def _nothing() -> None:
     pass
+
+
+def _row_of(flag: Claimed) -> str:
+    """Return which row of the site's a flag is for; of a damaged one nothing that is a row's."""
+    return str(flag.payload.get("row")) if isinstance(flag.payload, dict) else ""
+
+
+def _lowers_row(claimed: Claimed, outcome: Any) -> bool:
+    """Return whether settling an outcome lowers a row of the site's."""
+    return claimed.row is not None and (
+        isinstance(outcome, Discarded) or (isinstance(outcome, Lowered) and outcome.row is not None)
+    )

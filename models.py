@@ -201,6 +201,12 @@ class SiteStore:
                 counts.update(self.dialect.raise_many(db, kind, chunk, priority, due_at, now))
         return counts
 
+    def row_key(self, query: Any) -> str | None:
+        """Return the first value that a question to the site's own tables brings, as the site sees them, or None."""
+        with self.explained("the flag was not raised"), self.borrowed() as db:
+            found = next(iter(query.limit(1).tuples().execute(db)), None)
+        return None if found is None else str(found[0])
+
     def find(self, where: Iterable[Any], limit: int | None = None) -> list[Flag]:
         """Return the flags that meet all the conditions, lowest id first."""
         query = Flag.select().order_by(Flag.id).limit(limit)

@@ -20,7 +20,7 @@ from .config import SECOND, Clock, seconds
 from .dialects import DATABASE_ERRORS, Damaged, Dialect
 from .errors import ClaimLost, Discard, Retry, Snooze
 from .handlers import Handler, encode
-from .rows import Row
+from .rows import Row, StillOwed
 
 log = logging.getLogger("flagsweep")
 
@@ -87,10 +87,6 @@ class LeakedTransaction(Exception):
 
 class BrokenTransaction(Exception):
     """The transaction of an atomic handler ended before its handler did."""
-
-
-class StillOwed(Exception):
-    """The condition of an own row holds although its handler has succeeded."""
 
 
 class FlagContext:
@@ -165,7 +161,7 @@ class Performer:
         arguments = dict(payload)
         # Not on the site's connection, which is the handler's to open; but within its transaction it sees what it wrote.
         db = self.store.site if handler.options.atomic else self.store.engine
-        row = claimed.row = handler.rows.load(db, str(arguments.pop("row", "")))
+        row = claimed.row = handler.rows.load(db, self.store.dialect, str(arguments.pop("row", "")))
         if row is None:
             return DONE  # Done already: discovery can meet a row whose lowering is not committed yet.
         name = next(name for name, p in handler.signature.parameters.items() if p.default is p.empty)
@@ -210,7 +206,7 @@ class Performer:
     def _row_lowering(self, handler: Handler, outcome: Lowered) -> Callable[[Database], None] | None:
         if handler.rows is None or handler.rows.early or outcome.row is None:
             return None
-        return partial(handler.rows.lower, key=outcome.row.key, raw=outcome.row.raw)
+        return partial(handler.rows.lower_done, dialect=self.store.dialect, row=outcome.row)
 
     def _failed(self, handler: Handler, error: BaseException) -> Any:
         try:

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from typing import Any
 
 import peewee
-from peewee import Database, Field, Model, Node, Select
+from peewee import Database, Entity, Field, Model, Node, Select, fn
 
 from ..errors import DatabaseAway, NotReady
 
@@ -287,6 +287,16 @@ class Dialect:
     def discover(self, db: Database, kind: str, rows: Sequence[tuple[str, str]], priority: int, now: int) -> int:
         """Turn (key, payload) pairs into flags where there are none; return how many."""
         raise NotImplementedError
+
+    # Columns of the site's.
+
+    def stored(self, field: Field) -> Node:
+        """Return a column as it is stored, such that what is read of it equals it again: no value may be rounded on the way."""
+        return Entity(field.column_name)
+
+    def hex(self, node: Node) -> Node:
+        """Return bytes as hexadecimal digits, in lower case."""
+        return fn.LOWER(fn.HEX(node)).coerce(False)
 
     # What doctor asks.
 

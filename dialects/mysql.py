@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
-from peewee import Database, Select
+from peewee import OP, SQL, Database, Entity, Expression, Field, FloatField, Node, NodeList, Select, fn
 
 from . import DATABASE_ERRORS, OURS, RolledBack, Row, driver_error, init_elsewhere
 from .server import RAISED, Server, pairs, tally, text
@@ -43,6 +43,7 @@ WHERE id IN ?
 """
 _STATE = "SELECT state FROM flagsweep_flag WHERE id = ?"
 _IS_OURS = "SELECT 1 FROM flagsweep_flag WHERE id = ? AND claim_token = ?"
+_NOBODYS = "SELECT id FROM flagsweep_flag WHERE kind = ? AND key IN ? FOR UPDATE NOWAIT"
 _DISCOVER = f"INSERT INTO flagsweep_flag {_COLUMNS} VALUES {{rows}} ON DUPLICATE KEY UPDATE id = id"
 
 MANY = 500
@@ -119,7 +120,7 @@ class Mysql(Server):
         **dict.fromkeys((1927, 1184, 1152, 4031), "the server ended the connection"),
         1053: "the server is stopping: wait a moment",
         **dict.fromkeys((1040, 1203, 1226), "the server has no connection left: raise max_connections, or close some"),
-        1205: "another transaction holds the rows for too long: look for a long transaction",
+        **dict.fromkeys((1205, 3572), "another transaction holds the rows for too long: look for a long transaction"),
         1213: "two transactions waited for each other: do it again",
         1020: "another transaction changed the same rows: do it again",
         1412: "the tables were changed meanwhile: do it again",
@@ -130,7 +131,7 @@ class Mysql(Server):
         **dict.fromkeys((1037, 1038, 1041), "the server has no memory left"),
         0: "the connection is closed",
     }
-    busy = frozenset((1205, 1213, 1020, 1412))
+    busy = frozenset((1205, 3572, 1213, 1020, 1412))
 
     def __init__(self) -> None:
         super().__init__()
@@ -230,9 +231,19 @@ class Mysql(Server):
         return sum(self._discover(db, kind, rows[n : n + MANY], priority, now) for n in range(0, len(rows), MANY))
 
     def _discover(self, db: Database, kind: str, rows: Sequence[tuple[str, str]], priority: int, now: int) -> int:
+        # An INSERT would wait for a second at least for a flag that somebody is just raising; this fails at once.
+        self.run(db, "_NOBODYS", kind.encode(), tuple(key.encode() for key, _ in rows)).fetchall()
         values = [value for key, payload in rows for value in (kind.encode(), key.encode(), payload, priority, now, now)]
         many = self.sql["_DISCOVER"].format(rows=", ".join(["(%s, %s, %s, %s, %s, %s)"] * len(rows)))
         return db.execute_sql(many, values).rowcount
+
+    # Columns of the site's.
+
+    def stored(self, field: Field) -> Node:
+        """As bytes: text has no case there. Single precision is shown with six digits unless it is doubled."""
+        column = Entity(field.column_name)
+        exact = Expression(column, OP.ADD, SQL("0e0")) if type(field) is FloatField else column
+        return fn.CAST(NodeList((exact, SQL("AS BINARY")))).coerce(False)
 
     # What doctor asks.
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import peewee
-from peewee import Database, Select
+from peewee import Database, Entity, Field, Node, Select, fn
 
 from . import CONNECTION, DATABASE_ERRORS, OURS, RolledBack, Row, driver_error, init_elsewhere, news, statements
 from .server import RAISED, Server, pairs, tally
@@ -306,6 +306,15 @@ class Postgresql(Server):
     def discover(self, db: Database, kind: str, rows: Sequence[tuple[str, str]], priority: int, now: int) -> int:
         keys, payloads = [key for key, _ in rows], [payload for _, payload in rows]
         return db.execute_sql(_DISCOVER, (kind, priority, now, now, keys, payloads)).rowcount
+
+    # Columns of the site's.
+
+    def stored(self, field: Field) -> Node:
+        """As text: of single precision, JSON, arrays and intervals nothing else comes back as it was."""
+        return Entity(field.column_name).cast("TEXT")
+
+    def hex(self, node: Node) -> Node:
+        return fn.ENCODE(node, "hex").coerce(False)
 
     # What doctor asks.
 

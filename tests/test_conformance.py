@@ -737,7 +737,7 @@ def test_two_that_look_for_own_rows_at_once_make_one_flag_each(flags):
 
     def discovers():
         with flags.store.write() as db:
-            rows = greet.rows.find(db, "greet", 100, (), flags.store.dialect.text_type)
+            rows = greet.rows.find(db, flags.store.dialect, "greet", 100)
             return flags.store.discover("greet", rows, 0, flags.clock.now())
 
     assert sum(at_once(flags, discovers, discovers, discovers)) == 40

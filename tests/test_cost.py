@@ -202,7 +202,7 @@ def test_looking_for_own_rows_asks_for_their_flags_by_kind_and_key(site):
     seen = []
     connection = site.store.engine.connection()
     connection.set_trace_callback(seen.append)
-    greet.rows.find(site.store.engine, greet.kind, 100)
+    greet.rows.find(site.store.engine, site.store.dialect, greet.kind, 100)
     connection.set_trace_callback(None)
     (query,) = [text for text in seen if "person" in text]
     plan = [row[3] for row in connection.execute("EXPLAIN QUERY PLAN " + query)]

@@ -753,7 +753,8 @@ def test_the_sites_connection_is_the_handlers_to_open(db_path, autoconnect):
     site = SqliteDatabase(db_path, autoconnect=autoconnect)
     flags = FlagSweep(site)
     flags.init()
-    with site.bind_ctx([User]), site.connection_context():
+    User.bind(site)
+    with site.connection_context():
         site.create_tables([User])
     add(db_path, owed=1)
 
@@ -763,8 +764,7 @@ def test_the_sites_connection_is_the_handlers_to_open(db_path, autoconnect):
         site.execute_sql("SELECT 1")
         site.close()
 
-    with site.bind_ctx([User]):
-        assert flags.sweep() == {"lowered": 1}
+    assert flags.sweep() == {"lowered": 1}
 
 
 def test_5000_rows_are_worked_through(flags, db_path):
@@ -828,7 +828,8 @@ def test_an_atomic_handler_whose_condition_still_holds_is_rolled_back(flags, db_
 def test_a_consumer_finds_rows_that_another_program_sets(db_path, until):
     flags = FlagSweep(SqliteDatabase(db_path))
     flags.init()
-    with flags.database.bind_ctx([User]), flags.database:
+    User.bind(flags.database)
+    with flags.database:
         flags.database.create_tables([User])
     seen = []
     flags.when(User.owed, kind="work")(lambda user: seen.append(user.id))
