@@ -456,10 +456,10 @@ class Keeper(Chores):
             Chore(self._free_the_dead, tick, now + tick),
             Chore(self._check_clock, 1, now + 1),
             self._mending,
-            Chore(self._trim_log, 5, now + 1),
+            Chore(self._trim_log, 5),
             Chore(self._release_strays, 15, now + 15),
             Chore(self._ask_for_the_overdue, 30, now + 30),
-            Chore(self._name_unknown_kinds, 600, now + 1),
+            Chore(self._name_unknown_kinds, 600),
             Chore(self._prune, 3600, now + 60),
         ]
         super().__init__("flagsweep-keeper", tick, chores, clock)
