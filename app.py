@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,7 +21,7 @@ from .consumer import Runner, make_lanes
 from .databases import name_if_other, open_store
 from .deaths import DeathNotices, OnDead
 from .enlisted import Enlisted, open_lease
-from .errors import ConfigError, DatabaseAway, FlagSweepError, NotReady, UnknownKind
+from .errors import ConfigError, DatabaseAway, FlagSweepError, LeaseHeld, NotReady, UnknownKind
 from .handlers import Handler, Options
 from .info import FlagInfo, moment
 from .lanes import Lane
@@ -64,6 +65,7 @@ class FlagSweep:
         self._handlers: dict[str, Handler] = {}
         self._deaths = DeathNotices()
         self._runner: Runner | None = None
+        self._starting = threading.Lock()
         self._lanes: dict[int, list[Lane]] = {}
         self._stopping = False
         self._huey: Huey | None = None
@@ -353,23 +355,27 @@ class FlagSweep:
         """
         if self.store.in_memory:
             raise ConfigError("run() needs a database that other processes can see, not one in memory: call sweep() instead")
-        with self._explained("the consumer did not start"):
-            try:
+        runner = Runner(
+            self.store, self.path, self.settings, self.clock, dict(self._handlers), self.huey, self._on_dead, self.queue
+        )
+        with self._starting:  # From here on stop() reaches this run, however early it is called.
+            if self._runner is not None:
+                raise LeaseHeld("this FlagSweep runs already, in this process: stop() it first; one consumer is enough")
+            self._runner = runner
+        try:
+            with self._explained("the consumer did not start"):
                 self.store.check_schema(self.store.version())
-                runner = self._runner = Runner(
-                    self.store, self.path, self.settings, self.clock, dict(self._handlers), self.huey, self._on_dead, self.queue
-                )
                 return runner.run()
-            finally:
-                self._runner = None
-                self._deaths.flush()
-                self.store.close_engine()
+        finally:
+            self._runner = None
+            self._deaths.flush()
+            self.store.close_engine()
 
     def stop(self) -> None:
         """Ask a running ``run()`` or ``sweep()`` to stop: what runs may finish, what has not started is given back."""
         self._stopping = True
-        if self._runner:
-            self._runner.stop("stop() was called")
+        if runner := self._runner:
+            runner.stop("stop() was called")
         for lanes in list(self._lanes.values()):
             for lane in lanes:
                 lane.stop()

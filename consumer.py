@@ -7,7 +7,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,8 +67,12 @@ class Signals:
         if threading.current_thread() is threading.main_thread():
             self._read_end, self._write_end = os.pipe()
             os.set_blocking(self._write_end, False)
+            try:
+                self._thread.start()
+            except BaseException:
+                self._close()
+                raise
             self._wakeup = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
-            self._thread.start()
             heard = [n for n in self.NUMBERS if n in (signal.SIGTERM, signal.SIGINT) or signal.getsignal(n) != signal.SIG_IGN]
             self._before = {number: signal.signal(number, lambda *_: None) for number in heard}
 
@@ -79,6 +84,9 @@ class Signals:
         signal.set_wakeup_fd(self._wakeup)
         os.write(self._write_end, b"\0")
         self._thread.join(1.0)
+        self._close()
+
+    def _close(self) -> None:
         os.close(self._read_end)
         os.close(self._write_end)
 
@@ -124,6 +132,9 @@ class Runner:
         self._gave_up = ""
         self._consumer: _Consumer | None = None
         self._enlisted: Enlisted | None = None
+        self._tasks: SweepTasks | None = None
+        self._lanes: dict[str, Lane] = {}
+        self._threads: list[Watcher | Chores] = []
 
     def run(self) -> bool:
         """Run until stopped; return whether everything ended in time. Where not, handlers still run and hold their flags.
@@ -131,35 +142,42 @@ class Runner:
         :raises LeaseHeld: where another consumer runs on this database.
         :raises LaneStuck: where a lane could do nothing any more.
         """
-        if self.queue:
-            self.queue.check()
-        enlisted = self._enlisted = Enlisted(self.store, self.path, self.clock, "run", self.settings)
+        with Signals(self.stop, self._end_at_once):
+            if self.queue:
+                self.queue.check()
+            self._enlisted = Enlisted(self.store, self.path, self.clock, "run", self.settings)
+            try:
+                self._begin(self._enlisted)
+                self._consumer.run()  # type: ignore[union-attr]
+            except BaseException:
+                with suppress(Exception):  # What failed first is what there is to say.
+                    self._wind_down()
+                raise
+            return self._wind_down()
+
+    def _begin(self, enlisted: Enlisted) -> None:
+        """Set everything up that a consumer needs, once it is entered; what has begun where this fails, ``_wind_down`` ends."""
         self._inode = None if self.path is None else os.stat(self.path)
-        lanes = make_lanes(
+        self._lanes = make_lanes(
             self.settings, self.handlers, self.store, self.clock, enlisted, self.stop_requested.is_set, self.on_dead
         )
-        tasks = SweepTasks(self.huey, lanes, enlisted.id, self.queue, self.settings.sweepers, enlisted.may_claim)
+        tasks = self._tasks = SweepTasks(
+            self.huey, self._lanes, enlisted.id, self.queue, self.settings.sweepers, enlisted.may_claim
+        )
         enlisted.on_rescued = tasks.forget
-        enlisted.on_new_id = partial(_go_on_as, lanes)
-        try:
-            with Signals(self.stop, self._end_at_once):
-                self._free_the_dead()
-                threads = self._start(lanes, tasks)
-                enlisted.on_seat = partial(_sweep_from, lanes, tasks)
-                enlisted.sit(lanes)
-                for name in lanes:
-                    tasks.ask(name)
-                self._consumer.run()  # type: ignore[union-attr]
-                return self._wind_down(lanes, threads)
-        except LaneStuck:
-            raise
-        except BaseException:
-            enlisted.leave()
-            raise
-        finally:
-            tasks.unregister()
-            if self.queue:
-                self.queue.stop()
+        enlisted.follow(self._go_on_as)
+        self._free_the_dead()
+        self._start(self._lanes, tasks)
+        enlisted.on_seat = partial(_sweep_from, self._lanes, tasks)
+        enlisted.sit(self._lanes)
+        for name in self._lanes:
+            tasks.ask(name)
+
+    def _go_on_as(self, id: int) -> None:
+        """Claim, and lock sweeps, under a new id."""
+        assert self._tasks is not None
+        self._tasks.owner = id
+        go_on_as(self._lanes.values(), id)
 
     def stop(self, reason: str = "") -> None:
         """Ask the consumer to stop, from any thread."""
@@ -175,16 +193,15 @@ class Runner:
             log.error("%s; the consumer ends, to be started again", reason)
             self.stop(reason)
 
-    def _start(self, lanes: Mapping[str, Lane], tasks: SweepTasks) -> list[Watcher | Chores]:
-        threads: list[Watcher | Chores] = []
+    def _start(self, lanes: Mapping[str, Lane], tasks: SweepTasks) -> None:
         bell = None
         if self.settings.watch != "off":
             bell = choose_bell(self.settings.watch, self.store, self.settings.poll_every)
-            threads.append(Watcher(self.store, lanes, tasks.ask, bell, self.clock))
+            self._threads.append(Watcher(self.store, lanes, tasks.ask, bell, self.clock))
         keep = self.settings.keep_history
-        threads.append(Keeper(self.store, lanes, tasks.ask, self.clock, self._free_the_dead, keep))
-        threads.append(Guard(lanes, self.clock, self._replaced, self.stop, self._give_up, self.settings.stuck_after))
-        for thread in threads:
+        self._threads.append(Keeper(self.store, lanes, tasks.ask, self.clock, self._free_the_dead, keep))
+        self._threads.append(Guard(lanes, self.clock, self._replaced, self.stop, self._give_up, self.settings.stuck_after))
+        for thread in self._threads:
             thread.start()
         tasks.listen()
         self.huey.storage.reopen()
@@ -197,7 +214,6 @@ class Runner:
         if self.stop_requested.is_set():
             self._consumer.stop_flag.set()
         self._banner(lanes, bell.name if bell else "the minute's sweep alone")
-        return threads
 
     def _banner(self, lanes: Mapping[str, Lane], seen_by: str) -> None:
         assert self._enlisted is not None
@@ -227,43 +243,62 @@ class Runner:
             return f"{self.path} was replaced by another file: start the consumer again to sweep that one"
         return self._enlisted.lost()
 
-    def _wind_down(self, lanes: Mapping[str, Lane], threads: list[Watcher | Chores]) -> bool:
+    def _wind_down(self) -> bool:
         """Give back what has not started, wait for what runs, settle it, and strike this consumer off."""
-        assert self._enlisted is not None and self._consumer is not None
-        log.info(
-            "stopping%s: running handlers get %g s",
-            f" ({self._reason})" if self._reason else "",
-            self.settings.shutdown_timeout,
-        )
-        for lane in lanes.values():
+        assert self._enlisted is not None
+        if self._consumer is not None:
+            reason = f" ({self._reason})" if self._reason else ""
+            log.info("stopping%s: running handlers get %g s", reason, self.settings.shutdown_timeout)
+        try:
+            ended = self._end_threads()
+            if ended:
+                for lane in self._lanes.values():
+                    lane.settle_rest()
+                    lane.pool.close()
+        except BaseException:
+            self._enlisted.leave()
+            raise
+        finally:
+            if self._tasks:
+                self._tasks.unregister()
+            if self.queue:
+                self.queue.stop()
+        return self._leave(ended)
+
+    def _end_threads(self) -> bool:
+        """Have everybody stop; return whether the lanes' sweeps have ended within ``shutdown_timeout``."""
+        self.stop()
+        for lane in self._lanes.values():
             lane.stop()
-        for thread in threads:
+        for thread in self._threads:
             thread.stop()
         self.huey.storage.close()
+        workers = [worker for _, worker in self._consumer.worker_threads] if self._consumer else []
         limit = time.monotonic() + self.settings.shutdown_timeout
-        for _, worker in self._consumer.worker_threads:
-            worker.join(max(0.0, limit - time.monotonic()))
-        for thread in threads:
-            thread.join(1.0)
-        if any(worker.is_alive() for _, worker in self._consumer.worker_threads):
-            left = [c for lane in lanes.values() for c, _ in list(lane.pool.running.values())]
-            log.warning(
-                "stopped while these still run, they run again: %s",
-                ", ".join(f"{c.kind} (flag {c.id})" for c in left) or "none",
-            )
-            if self._gave_up:
-                raise LaneStuck(self._gave_up)
-            self._enlisted.mark_clean()
-            return False
-        for lane in lanes.values():
-            lane.settle_rest()
-            lane.pool.close()
-        self._enlisted.close()
-        self.store.close_thread()
-        log.info("stopped")
+        for thread in (*workers, *self._threads):
+            if thread.ident is not None:  # It was never started where the start failed.
+                thread.join(max(0.0, limit - time.monotonic()) if thread in workers else 1.0)
+        return not any(worker.is_alive() for worker in workers)
+
+    def _leave(self, ended: bool) -> bool:
+        """Strike this consumer off, unless handlers still run; return whether all had ended.
+
+        :raises LaneStuck: where a lane could do nothing any more.
+        """
+        assert self._enlisted is not None
+        if ended:
+            self._enlisted.close()
+            self.store.close_thread()
+            log.log(logging.INFO if self._consumer else logging.DEBUG, "stopped")
+        else:
+            left = [c for lane in self._lanes.values() for c, _ in list(lane.pool.running.values())]
+            names = ", ".join(f"{c.kind} (flag {c.id})" for c in left) or "none"
+            log.warning("stopped while these still run, they run again: %s", names)
         if self._gave_up:
             raise LaneStuck(self._gave_up)
-        return True
+        if not ended:
+            self._enlisted.mark_clean()
+        return ended
 
     def _end_at_once(self) -> None:
         if self._enlisted:
@@ -271,9 +306,9 @@ class Runner:
         os._exit(0)
 
 
-def _go_on_as(lanes: Mapping[str, Lane], id: int) -> None:
+def go_on_as(lanes: Iterable[Lane], id: int) -> None:
     """Have lanes claim under a new id."""
-    for lane in lanes.values():
+    for lane in lanes:
         lane.go_on_as(id)
 
 

@@ -43,7 +43,7 @@ class Enlisted:
         self.folder: Path | None = None
         self.box: BlackBox | None = None
         self.on_seat: Callable[[str, int], None] = lambda lane, seat: None
-        self.on_new_id: Callable[[int], None] = lambda id: None
+        self._on_new_id: Callable[[int], None] = lambda id: None
         self.on_rescued: Callable[[int], None] = lambda id: None
         self._lease: Lease | SessionLease | None = None
         self._on_host: Lease | None = None
@@ -53,27 +53,41 @@ class Enlisted:
         self._seats: dict[str, int | None] = {}
         self._crash_log: CrashLog | None = None
         self._closing = threading.Event()
+        self._closed = False
+        self._naming = threading.Lock()
         self._thread: threading.Thread | None = None
+        self.id = 0
         try:
-            self.folder = _folder(store, path, settings)
-            self._lease = open_lease(store, path)
-            if self.folder is not None and path is None:
-                self._on_host = Lease(self.folder)
-            if mode == "run" and path is not None:
-                self._take_run_byte()
-            self.id = store.enlist(mode, os.getpid(), platform.node(), clock.now(), self._hold)
-            if self.folder is not None:
-                self.box = BlackBox(self.folder, self.id)
-                self._crash_log = CrashLog(self.folder, self.id) if mode == "run" else None
-        except OSError as error:
-            self._close_lease()
-            raise NotReady(f"{self.folder}, where consumers keep their leases, cannot be written: {error.strerror}") from error
-        except BaseException:
-            self._close_lease()
+            self._enter(path, settings)
+        except BaseException as error:
+            self.close() if self.id else self._close_lease()
+            if isinstance(error, OSError):
+                raise NotReady(
+                    f"{self.folder}, where consumers keep their leases, cannot be written: {error.strerror}"
+                ) from error
             raise
+
+    def _enter(self, path: Path | None, settings: Settings) -> None:
+        self.folder = _folder(self.store, path, settings)
+        self._lease = open_lease(self.store, path)
+        if self.folder is not None and path is None:
+            self._on_host = Lease(self.folder)
+        if self._mode == "run" and path is not None:
+            self._take_run_byte()
+        self.id = self.store.enlist(self._mode, os.getpid(), platform.node(), self._clock.now(), self._hold)
+        if self.folder is not None:
+            self.box = BlackBox(self.folder, self.id)
+            self._crash_log = CrashLog(self.folder, self.id) if self._mode == "run" else None
         if isinstance(self._lease, SessionLease):
-            self._thread = threading.Thread(target=self._look_after, args=(self._lease,), name="flagsweep-lease", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._look_after, args=(self._lease,), name="flagsweep-lease", daemon=True)
+            thread.start()
+            self._thread = thread
+
+    def follow(self, on_new_id: Callable[[int], None]) -> None:
+        """Have a function called with the id now, and with each new one: others may take this consumer for dead at any time."""
+        with self._naming:
+            self._on_new_id = on_new_id
+            on_new_id(self.id)
 
     def _hold(self, id: int) -> None:
         for lease in (self._on_host, self._lease):
@@ -154,8 +168,9 @@ class Enlisted:
         """Go on under a new id: others have taken this consumer for dead, and given its flags back."""
         before = self.id
         lease.drop(before)
-        self.id = self.store.enlist(self._mode, os.getpid(), platform.node(), self._clock.now(), self._hold)
-        self.on_new_id(self.id)
+        with self._naming:
+            self.id = self.store.enlist(self._mode, os.getpid(), platform.node(), self._clock.now(), self._hold)
+            self._on_new_id(self.id)
         for trace in (self.box, self._crash_log):
             if trace:
                 trace.move(self.id)
@@ -241,6 +256,8 @@ class Enlisted:
 
     def leave(self) -> None:
         """Strike this consumer off; but where a handler still runs, its flag stays claimed until this process ends."""
+        if self._closed:
+            return
         if self.box is None or self.box.is_empty():
             self.close()
         else:
@@ -248,6 +265,7 @@ class Enlisted:
 
     def close(self) -> None:
         """Strike this consumer off; whatever it still had claimed is free."""
+        self._closed = True
         try:
             self.store.strike(self.id, self._clock.now())
         except DATABASE_ERRORS as error:

@@ -231,10 +231,11 @@ class SharedQueue:
         :param may: says whether a lane is swept here just now; the nudges of others are left to those who sweep them.
         """
         open = partial(self._open, 1.0)
-        self._listener = Listener(open, self.seal, list(lanes), ask, may, self._renew, self._clock, self._outage)
-        self._listener.start()
+        listener = Listener(open, self.seal, list(lanes), ask, may, self._renew, self._clock, self._outage)
+        listener.start()
+        self._listener = listener
         self._locks.send(lambda storage: None)  # The first sweep finds a connection.
-        return self._listener
+        return listener
 
     def stop(self) -> None:
         """End the listening at once, and let go of what is open."""

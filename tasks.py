@@ -155,7 +155,13 @@ class SweepTasks:
         self.sweepers = sweepers
         self.may_claim = may_claim
         self.away = Away()
-        self._tasks = {name: self._register(lane) for name, lane in lanes.items()}
+        self._tasks: dict[str, Any] = {}
+        try:
+            for name, lane in lanes.items():
+                self._tasks[name] = self._register(lane)
+        except BaseException:  # Huey knows a task of this name already.
+            self.unregister()
+            raise
 
     def ask(self, name: str) -> None:
         """Ask for a sweep of a lane, unless one is asked for already; wake the one that runs."""

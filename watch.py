@@ -224,6 +224,8 @@ class Watcher(threading.Thread):
         """End the thread."""
         self._stopping = True
         self._bell.close()
+        if self.ident is None:  # It was never started, and frees nothing.
+            self._bell.free()
 
     def run(self) -> None:
         """Watch until stopped; a database that is away is asked again every second."""
@@ -394,7 +396,11 @@ class Guard(Chores):
     def start(self) -> None:
         """Begin, before any handler does."""
         self._beat()
-        super().start()
+        try:
+            super().start()
+        except BaseException:
+            self._end()
+            raise
 
     def _end(self) -> None:
         if self._stuck_after is not None:

@@ -42,7 +42,15 @@ def pytest_itemcollected(item):
         item.add_marker("servers")
 
 
-ON_SERVERS = ("test_conformance.py", "test_errors.py", "test_columns.py", "test_queues.py", "test_schema.py", "test_sessions.py")
+ON_SERVERS = (
+    "test_columns.py",
+    "test_conformance.py",
+    "test_errors.py",
+    "test_queues.py",
+    "test_schema.py",
+    "test_sessions.py",
+    "test_start.py",
+)
 """Where a parameter names the server that a test talks to."""
 
 
