@@ -17,7 +17,7 @@ from peewee import Database, OperationalError
 
 from .claims import Claimed, Store
 from .config import SECOND, Backoff, Clock, Settings
-from .consumer import Runner, make_lanes
+from .consumer import Runner, go_on_as, make_lanes
 from .databases import name_if_other, open_store
 from .deaths import DeathNotices, OnDead
 from .enlisted import Enlisted, open_lease
@@ -298,6 +298,7 @@ class FlagSweep:
             self.store.release_orphans(self.clock.now())
             crew = (self.settings, self._handlers, self.store, self.clock, enlisted, lambda: self._stopping, self._on_dead)
             lanes = list(make_lanes(*crew, only, flat_out=True).values())
+            enlisted.follow(partial(go_on_as, lanes))
             self._lanes[id(lanes)] = lanes
             stack.callback(self._lanes.pop, id(lanes))
             yield lanes
@@ -327,7 +328,10 @@ class FlagSweep:
             while True:
                 try:
                     left = None if limit is None else limit - total.total() - lane.pool.outstanding
-                    return lane.sweep(left, report, total)
+                    lane.sweep(left, report, total)
+                    if not lane.kept_out:
+                        return total
+                    raise DatabaseAway("its session broke, so that nothing may be claimed until the lease is ours again")
                 except AWAY as error:
                     if total.total() > settled:  # It had come back meanwhile.
                         away, since, settled = Away(), time.monotonic(), total.total()

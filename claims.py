@@ -218,6 +218,12 @@ class Store(SiteStore):
                 freed += self.dialect.release_all(self.engine, consumer, now)
         return freed
 
+    def adopt(self, before: int, consumer: int) -> None:
+        """Have a consumer that goes on under a new id own what it claimed under the one before, after that was given back."""
+        with self.write():
+            claimed = (Flag.state == "claimed") & (Flag.claimed_by == before)
+            Flag.update(claimed_by=consumer).where(claimed).execute(self.engine)
+
     def strike(self, consumer: int, now: int) -> None:
         """Strike off a consumer that ends well, giving back whatever it still has."""
         self.rescue(consumer, (), now)

@@ -174,6 +174,7 @@ class Enlisted:
         for trace in (self.box, self._crash_log):
             if trace:
                 trace.move(self.id)
+        self.store.adopt(before, self.id)  # Else others would find that nobody has it, while it runs.
         log.warning("consumer %d was taken for dead while it could not be reached: it is consumer %d now", before, self.id)
 
     # The dead.

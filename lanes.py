@@ -102,6 +102,8 @@ class Lane:
         self.wake_at: float | None = None
         self.retry_at = 0.0
         self.seat = 0
+        self.kept_out = False
+        """Whether the last look ended since the consumer's lease, or its seat in this lane, was not its own."""
         self.first_error: BaseException | None = None
         self._store = store
         self._clock = clock
@@ -177,10 +179,19 @@ class Lane:
         self.pool.nudge()
 
     def go_on_as(self, consumer: int) -> None:
-        """Claim under a new id from now on: what was claimed under the old one has been given back, and is not ours any more."""
+        """Claim under a new id from now on: what was claimed under the old one has been given back, and is not ours any more.
+
+        But a claim may have been under way when others took this consumer for dead: what that got is given back here.
+        """
         with self._turns:
             self.consumer = consumer
-            self.pool.abandon()
+            dropped = self.pool.abandon()
+        if dropped:
+            try:
+                with self._store.write():
+                    self._release(dropped, self._clock.now())
+            except AWAY as error:
+                log.debug("lane %s could not give back what it had claimed under its old id: %s", self.name, error)
 
     def release_strays(self) -> None:
         """Give back claims that nobody knows of, at the second look: a connection may break and its claim take place later."""
@@ -311,7 +322,9 @@ class Lane:
     # Claiming.
 
     def _wants_more(self) -> bool:
-        return not self.stopping and self._left != 0 and self._may_claim()
+        wants = not self.stopping and self._left != 0
+        self.kept_out = wants and not self._may_claim()
+        return wants and not self.kept_out
 
     def _hinted(self) -> list[tuple[int, str]]:
         """Return (priority, kind) of what is said to be due, the most urgent first."""

@@ -104,10 +104,10 @@ class Pool:
         self.outstanding -= len(flags)
         return flags
 
-    def abandon(self) -> None:
-        """Forget what was not started, and start nothing that a thread still runs under a claim that is not ours any more."""
+    def abandon(self) -> list[Claimed]:
+        """Return what was not started, and start nothing that a thread still runs under a claim that is not ours any more."""
         self._era += 1  # First: what a thread takes at this instant is in no list.
-        self.recall()
+        return self.recall()
 
     def tokens(self) -> set[int]:
         """Return the claims of the flags it has; one that a thread takes at this instant may be missing."""

@@ -1,10 +1,15 @@
 """Leases on a database server: who died is known there, too, and who lives."""
 
+import signal
 import time
+from contextlib import closing
 
 import pytest
-from work import Work, command, running
+from clients import Client
+from rig import lane_of
+from work import Ledger, Work, command, freeze, running
 
+from flagsweep import FlagSweep
 from flagsweep.dialects import DATABASE_ERRORS, news, read_news
 from flagsweep.enlisted import Enlisted
 from flagsweep.lease import BlackBox, leftovers
@@ -119,6 +124,73 @@ def test_a_consumer_that_was_taken_for_dead_goes_on_under_a_new_id_with_its_trac
         until(site.is_idle)
     assert site.journal.flags("end") == ["work:1", "work:2"]
     assert list(folder.iterdir()) == [folder / "lease"]
+
+
+def test_a_sweep_that_was_taken_for_dead_goes_on_under_a_new_id_and_runs_nothing_beside_itself(
+    site, server, spawn, until, tmp_path
+):
+    """It went on under the old one: others freed what it ran, again and again, and it claimed that once more."""
+    gate = tmp_path / "gate"
+    site.raise_many("work", range(2), do="wait", gate=str(gate))
+    site.raise_many("work", range(2, 40), do="slow", seconds=0.01)
+    child = spawn(*command("sweep", (server, str(tmp_path / "journal")), state_dir=str(tmp_path / "state")))
+    until(lambda: {"work:0", "work:1"} <= set(site.journal.flags("start")))
+    freeze(child)
+    with closing(Client(server)) as client:
+        client.cut_others()
+    elsewhere = FlagSweep(server, state_dir=str(tmp_path / "elsewhere"))  # The kernel's word does not help it.
+    elsewhere.handler("other")(lambda: None)
+    until(lambda: (elsewhere.sweep(), not site.flags.find(state="claimed"))[1], limit=20)
+    child.send_signal(signal.SIGCONT)
+    until(lambda: (elsewhere.sweep(), "it is consumer" in child.log.read_text() or len(site.up()) == 2)[1], limit=20)
+    until(lambda: (elsewhere.sweep(), site.up().keys() == {"work:0", "work:1"})[1], limit=20)
+    gate.touch()
+    until(site.is_idle, limit=20)
+    (tmp_path / "journal.stop").touch()
+    assert child.wait(20) == 0, child.log.read_text()
+    ledger = Ledger(site.journal.events())
+    assert ledger.overlaps() == [] and ledger.lost() == []
+    assert "it is consumer" in child.log.read_text() and "Traceback" not in child.log.read_text()
+    elsewhere.store.close_thread()
+
+
+def test_a_sweep_whose_session_breaks_waits_for_its_lease_and_does_all_that_is_due(site, until, monkeypatch):
+    """It took a lease that was lost for a moment for the end of its work."""
+    may_claim, refused = Enlisted.may_claim, []
+
+    def lost_for_a_moment(enlisted, lane):
+        if site.journal.flags("start") and len(refused) < 3:
+            refused.append(lane)
+            return False
+        return may_claim(enlisted, lane)
+
+    monkeypatch.setattr(Enlisted, "may_claim", lost_for_a_moment)
+    site.raise_many("slow", range(5))
+    site.flags.sweep()
+    assert len(refused) == 3 and site.is_idle()
+
+
+def test_what_is_claimed_just_as_a_consumer_is_taken_for_dead_is_its_own_under_its_new_id_or_given_back(site, until, tmp_path):
+    """Others would give back what runs, since nobody entered has it."""
+    store, gate = site.flags.store, tmp_path / "gate"
+    with lane_of(site.flags, "slow") as lane:
+        site.raise_("slow", 1, do="wait", gate=str(gate))
+        site.raise_("slow", 2)
+        store.rescue(lane.consumer, (), site.flags.clock.now())
+        with store.write():
+            claimed = store.claim("slow", 0, 2, lane.consumer, site.flags.clock.now())
+        lane.pool.give(claimed)
+        until(lambda: site.journal.flags("start"))
+        before = lane.consumer
+        lane.go_on_as(store.enlist("sweep", 1, "host", site.flags.clock.now(), lambda id: None))
+        store.adopt(before, lane.consumer)
+        assert store.release_orphans(site.flags.clock.now()) == 0
+        assert {name: flag.state for name, flag in site.up().items()} == {"slow:1": "claimed", "slow:2": "waiting"}
+        gate.touch()
+        until(lambda: lane.pool._done)
+        lane.sweep()
+        store.strike(lane.consumer, site.flags.clock.now())
+    assert site.journal.flags("start") == ["slow:1", "slow:2"] and site.is_idle()
 
 
 def test_on_one_host_the_kernel_tells_at_once_who_died_and_who_lives_without_its_session(site, consume, until):
