@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +22,7 @@ from playhouse.db_url import parse
 from .claims import Store
 from .config import hidden
 from .dialects import Dialect
+from .dialects.alive import descriptor, discard, is_cut, refresh
 from .dialects.mysql import Mysql
 from .dialects.postgresql import Postgresql
 from .dialects.sqlite import Sqlite
@@ -78,18 +81,13 @@ def _after_fork_in_child() -> None:
             _inherited.append(db.connection())
             db.dispose()
     # No driver is asked for anything: another thread may have been within it at the fork.
-    for descriptor, inode in list(_sockets.items()):
+    for number, inode in list(_sockets.items()):
         with suppress(OSError):  # It was closed already.
-            if os.fstat(descriptor).st_ino == inode:
+            if os.fstat(number).st_ino == inode:
                 nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-                os.dup2(nowhere, descriptor, inheritable=False)
+                os.dup2(nowhere, number, inheritable=False)
                 os.close(nowhere)
     _sockets.clear()
-
-
-def _descriptor(connection: Any) -> int:
-    """Return the file descriptor of a driver's connection."""
-    return connection.fileno() if hasattr(connection, "fileno") else connection._sock.fileno()
 
 
 if hasattr(os, "register_at_fork"):
@@ -112,7 +110,13 @@ class SiteDatabase(SqliteDatabase):
 
 
 class _Healing:
-    """Forget a connection that the server has cut: Peewee would go on using it, and fail with every statement."""
+    """Get over a connection that the server has ended: Peewee would go on using it, and fail with every statement.
+
+    One that was idle is looked at before it is used. A session is not: what belonged to it is gone, and its owner must hear that.
+    """
+
+    RESTED = 0.5
+    """Seconds without use after which a connection is looked at."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -121,9 +125,26 @@ class _Healing:
     def _connect(self) -> Any:
         with _noted():
             connection = super()._connect()  # type: ignore[misc]
-            descriptor = _descriptor(connection)
-            _sockets[descriptor] = os.fstat(descriptor).st_ino
+            number = descriptor(connection)
+            _sockets[number] = os.fstat(number).st_ino
         return connection
+
+    def connect(self, reuse_if_open: bool = False) -> bool:
+        """Connect; who is within a ``connection_context()`` stays in it, whichever connection that then is."""
+        state: Any = self._state  # type: ignore[attr-defined]
+        within = state.ctx
+        try:
+            return super().connect(reuse_if_open)  # type: ignore[misc]
+        finally:
+            state.ctx, state.used = within, time.monotonic()
+
+    def cursor(self, *args: Any, **kwargs: Any) -> Any:
+        db: Any = self
+        state, now = db._state, time.monotonic()
+        if not state.closed and db.autoconnect and now - state.used >= self.RESTED:
+            refresh(db, now - state.used)
+        state.used = now
+        return super().cursor(*args, **kwargs)  # type: ignore[misc]
 
     def execute_sql(self, sql: str, params: Any = None) -> Any:
         try:
@@ -132,13 +153,17 @@ class _Healing:
             self._forget_if_cut()
             raise
 
+    def begin(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().begin(*args, **kwargs)  # type: ignore[misc]
+        except (OperationalError, InterfaceError):
+            self._forget_if_cut()
+            raise
+
     def _forget_if_cut(self) -> None:
         db: Any = self
-        if not db.is_closed() and not db.transaction_depth() and self._is_cut(db.connection()):
-            db._state.reset()
-
-    def _is_cut(self, connection: Any) -> bool:
-        return bool(connection.closed)
+        if not db.is_closed() and not db.transaction_depth() and is_cut(db.connection()):
+            discard(db)
 
 
 class PostgresqlSite(_Healing, PostgresqlDatabase):
@@ -148,8 +173,19 @@ class PostgresqlSite(_Healing, PostgresqlDatabase):
 class MysqlSite(_Healing, MySQLDatabase):
     """A MySQL or MariaDB database that gets over a lost connection."""
 
-    def _is_cut(self, connection: Any) -> bool:
-        return not connection.open
+    def _connect(self) -> Any:
+        connection = super()._connect()
+        if not self.connect_params.get("unix_socket"):
+            _keep_alive(connection)
+        return connection
+
+
+def _keep_alive(connection: Any) -> None:
+    """Have the kernel ask a silent peer, as libpq is told to: a firewall then sees a connection that is in use."""
+    with suppress(OSError, AttributeError), socket.socket(fileno=os.dup(descriptor(connection))) as end:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 1), (socket.TCP_KEEPCNT, 3)):
+            end.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 _FOUND_ROWS = 2

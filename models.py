@@ -253,11 +253,13 @@ class SiteStore:
     def borrowed(self) -> Iterator[Database]:
         """Lend the site's connection: what found it open leaves it open, what opened it closes it."""
         if not self.site.is_closed():
+            self.dialect.refresh(self.site)
             yield self.site
             return
         self._check_file()
         self.site.connect()
         try:
+            self.dialect.refresh(self.site)  # A pool may have kept one that the server has ended.
             yield self.site
         finally:
             if not self.site.is_closed():  # A leaked transaction has its connection closed early.

@@ -19,7 +19,7 @@ from typing import Any
 
 from .claims import Store
 from .config import LONGEST, SECOND, Clock
-from .dialects import DATABASE_ERRORS, read_news
+from .dialects import DATABASE_ERRORS, alive, read_news
 from .lanes import Lane
 from .models import AWAY
 from .perform import printable
@@ -123,26 +123,41 @@ class SessionBell(Bell):
         super().__init__(1.0)
         self._listen = listen
         self._session: Any = None
+        self._asked = time.monotonic()
         self._heard: set[tuple[int, str]] = set()
         self._lock = threading.Lock()
         self._read_end, self._write_end = os.pipe()
 
     def wait(self, timeout: float, alert: float | None) -> bool:
         if self._session is None:
-            self._session = self._listen()
+            self._listen_anew()
         connection = self._session.connection()
         heard = select.select([connection, self._read_end], [], [], min(timeout, self._every))[0]
         if connection not in heard:
-            return False
+            return self._ask_whether_it_lives(connection)
         try:
             told = [notice.payload for notice in connection.notifies(timeout=0)]
-        except DATABASE_ERRORS:
-            session, self._session = self._session, None
-            with suppress(Exception):
-                session.close()
-            raise
+        except DATABASE_ERRORS:  # Such as the end of a session that was idle for too long, which this one ever is.
+            self._listen_anew()
+            return True  # What was told meanwhile nobody heard: look.
         self._heard |= {news for news in map(read_news, told) if news}
         return bool(told)
+
+    def _ask_whether_it_lives(self, connection: Any) -> bool:
+        """Where nothing was told for long, see whether it still could be; return whether something may have been missed."""
+        if time.monotonic() - self._asked < alive.LONG:
+            return False
+        self._asked = time.monotonic()
+        if not alive.answers(connection):
+            self._listen_anew()
+        return True  # What was told just now may have come with the answer.
+
+    def _listen_anew(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            with suppress(Exception):
+                session.close()
+        self._session = self._listen()
 
     def heard(self) -> set[tuple[int, str]]:
         heard, self._heard = self._heard, set()

@@ -99,6 +99,9 @@ class Dialect:
         """
         raise NotImplementedError
 
+    def refresh(self, db: Database) -> None:
+        """Outside a transaction: replace the open connection where a server has ended it while it was idle."""
+
     def in_transaction(self, db: Database) -> bool:
         """Return whether the driver has a transaction open, whatever Peewee believes."""
         raise NotImplementedError

@@ -14,7 +14,7 @@ from typing import Any
 
 from peewee import Database
 
-from . import DATABASE_ERRORS, Damaged, Dialect, Row
+from . import DATABASE_ERRORS, Damaged, Dialect, Row, alive
 
 _to_json = json.JSONEncoder(separators=(",", ":"), sort_keys=True, allow_nan=False).encode
 
@@ -109,6 +109,9 @@ class Server(Dialect):
         except BaseException:
             self.roll_back(db)
             raise
+
+    def refresh(self, db: Database) -> None:
+        alive.refresh(db)
 
     def commit(self, db: Database) -> None:
         """Commit the open transaction.

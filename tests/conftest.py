@@ -43,6 +43,7 @@ def pytest_itemcollected(item):
 
 
 ON_SERVERS = (
+    "test_alive.py",
     "test_columns.py",
     "test_conformance.py",
     "test_errors.py",
