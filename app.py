@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from huey import Huey
-from peewee import Database, OperationalError
+from peewee import Database
 
 from .claims import Claimed, Store
 from .config import SECOND, Backoff, Clock, Settings
@@ -486,27 +486,38 @@ class FlagSweep:
             where.append(is_due if due else ~is_due)
         return where
 
-    def retry(self, id: int | Iterable[int] | None = None, kind: str | None = None, key: str | None = None) -> int:
+    def retry(
+        self,
+        id: int | Iterable[int] | None = None,
+        kind: str | None = None,
+        key: str | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> int:
         """Let dead flags wait again from scratch, due now, and flags that are backing off be due now; return how many.
 
-        Without an argument: all of them.
+        Without an argument: all of them. Many are done in short transactions, between which the site finds its turn; within a
+        transaction of the caller's they are a part of it.
+
+        :param progress: called between two transactions with how many are done; an exception that it raises ends the work there.
         """
-        return self.store.retry(self._where(kind=kind, key=key, id=id), self.clock.now())
+        where = self._where(kind=kind, key=key, id=id)
+        return self.store.retry(where, self.clock.now(), progress)
 
     def discard(
-        self, id: int | Iterable[int] | None = None, kind: str | None = None, key: str | None = None, reason: str = ""
+        self,
+        id: int | Iterable[int] | None = None,
+        kind: str | None = None,
+        key: str | None = None,
+        reason: str = "",
+        progress: Callable[[int], None] | None = None,
     ) -> int:
         """Drop dead flags, keeping a line of history for each; return how many. An own row's column is lowered with its flag.
 
-        Without an argument: all of them.
+        Without an argument: all of them. Transactions and ``progress`` are as with ``retry``.
         """
-        where, total = self._where(kind=kind, key=key, id=id, state="dead"), 0
-        with self._explained("no flag was discarded"), self.store.borrowed() as db, db.atomic():
-            while flags := self.store.find(where, limit=500):
-                dropped = self.store.discard(flags, reason or "by hand", self.clock.now())
-                self._lower_rows(dropped)
-                total += len(dropped)
-        return total
+        where, own = self._where(kind=kind, key=key, id=id), [k for k, h in self._handlers.items() if h.rows is not None]
+        reason = reason or "by hand"
+        return self.store.discard(where, reason, self.clock.now(), own, self._lower_rows, progress)
 
     def lower(self, kind: str, key: str) -> bool:
         """Take a flag down, whatever its state; return whether it was up. A handler that runs just now is not stopped."""
@@ -516,14 +527,17 @@ class FlagSweep:
             self._lower_rows(flags)
         return lowered
 
-    def _lower_rows(self, flags: list[Flag]) -> None:
+    def _lower_rows(self, flags: Iterable[Flag]) -> None:
+        """Lower columns of own rows within the open transaction, each by itself: a table may be gone, a key may be none."""
+        db, dialect = self.database, self.store.dialect
         for flag in flags:
             handler = self._handlers.get(flag.kind)
             if handler is not None and handler.rows is not None:
                 try:
-                    handler.rows.lower(self.database, self.store.dialect, flag.key)
-                except (OperationalError, ValueError, OverflowError) as error:
-                    if self.store.dialect.is_away(error):  # But not a table that is gone, or a key that never was one.
+                    with dialect.undoable(db):
+                        handler.rows.lower(db, dialect, flag.key)
+                except Exception as error:
+                    if dialect.is_away(error) or not dialect.in_transaction(db):
                         raise
 
     def doctor(self) -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,8 @@ from peewee import Case, Database, Field, Model, Node, OperationalError, Select
 
 from .config import SECOND
 from .errors import ClaimLost
-from .models import Consumer, Flag, History, SiteStore
+from .models import PAGE, SHARE, Consumer, Flag, History, SiteStore
+from .pacer import Pacer
 from .schema import Schema
 
 CRASHES = 3
@@ -202,8 +204,17 @@ class Store(SiteStore):
             if not Consumer.delete().where(it).execute(self.engine) and comebacks is not None:
                 return None
             settled = [(id, self.settle_one(id, token, step, now)) for id, token, step in charged]
-            freed = self.dialect.release_all(self.engine, consumer, now)
+        # Whoever dies here leaves claims of nobody, which ``release_orphans`` finds.
+        freed = self._release_all(consumer, now)
         return freed + len(settled), [id for id, state in settled if state == "dead"]
+
+    def _release_all(self, consumer: int, now: int) -> int:
+        """Give back all that a consumer has claimed, some at a time, but what somebody else's open transaction holds."""
+        free = {**dict.fromkeys(("claim_token", "claimed_by", "claimed_at", "claimed_generation")), "state": "waiting"}
+        due_at = Case(None, [(Flag.due_at > now, now)], Flag.due_at)
+        theirs = Flag.update({**free, "due_at": due_at}).where(Flag.state == "claimed", Flag.claimed_by == consumer)
+        found = [self.dialect.claimed_ids(self.engine, consumer)]
+        return self.in_pages(self.engine, found, lambda ids: theirs.where(Flag.id.in_(ids)).execute(self.engine))
 
     def release_orphans(self, now: int) -> int:
         """Give back what is claimed by nobody who is entered; return how many flags.
@@ -212,11 +223,7 @@ class Store(SiteStore):
         """
         claimers = self.dialect.claimers(self.engine)  # Before the consumers: who claims was entered at that time.
         orphaned = set(claimers) - set(self.peers()) if claimers else ()
-        freed = 0
-        for consumer in orphaned:
-            with self.write():
-                freed += self.dialect.release_all(self.engine, consumer, now)
-        return freed
+        return sum(self._release_all(consumer, now) for consumer in orphaned)
 
     def adopt(self, before: int, consumer: int) -> None:
         """Have a consumer that goes on under a new id own what it claimed under the one before, after that was given back."""
@@ -260,16 +267,22 @@ class Store(SiteStore):
         return mended + self._mend((waiting, due > horizon), {"state": "dead", "died_at": now, "error": reason})
 
     def _mend(self, where: tuple, values: dict[str, Any]) -> int:
-        """Update what meets the conditions; the writer is taken only where a look has found something."""
-        if not list(Flag.select(Flag.id).where(*where).limit(1).tuples().execute(self.engine)):
-            return 0
-        with self.write():
-            return Flag.update(values).where(*where).execute(self.engine)
+        """Update what meets the conditions; the writer is taken only for what a look has found."""
+        query = Flag.update(values).where(*where)
+        found = self.found(self.engine, where)
+        return self.in_pages(self.engine, found, lambda ids: query.where(Flag.id.in_(ids)).execute(self.engine))
 
     def prune(self, before: int) -> int:
-        """Delete history older than ``before``; return how many lines."""
-        with self.write():
-            return History.delete().where(History.at < before).execute(self.engine)
+        """Delete history older than ``before``, some lines at a time; return how many."""
+        pacer, gone = Pacer(SHARE, PAGE), 0
+        old = History.select(History.id).where(History.at < before).order_by(History.at).tuples()
+        while ids := [row[0] for row in old.limit(pacer.batch).execute(self.engine)]:
+            pacer.turn()
+            with self.write():
+                began = time.monotonic()
+                gone += History.delete().where(History.id.in_(ids)).execute(self.engine)
+            pacer.ended(began, len(ids))
+        return gone
 
     def trim_log(self) -> int:
         """Keep SQLite's write-ahead log short, waiting for nobody; return its bytes, 0 for a database that has none."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 import click
@@ -22,7 +23,7 @@ from peewee import PeeweeException
 
 from .app import NOBODY, STATES, FlagSweep
 from .config import SECOND
-from .console import Column, clean, described, log_to_stderr, plural, print_json, print_table, progress_bar, span
+from .console import Column, clean, described, log_to_stderr, plural, print_json, print_table, progress_bar, span, sweep_bar
 from .consumer import Signals
 from .doctor import Finding
 from .errors import ConfigError, FlagSweepError, LaneStuck, PayloadError, UnknownKind
@@ -189,7 +190,7 @@ def sweep(given: Given, lane: str | None, limit: int | None, as_json: bool) -> N
         stopped.append(name)
         flags.stop()
 
-    bar = nullcontext() if as_json or not sys.stderr.isatty() else progress_bar(due(flags, lane))
+    bar = nullcontext() if as_json or not sys.stderr.isatty() else sweep_bar(due(flags, lane))
     with bar as progress, Signals(stop, end_at_once):
         counts = flags.sweep(lane, limit, progress=progress)
     if as_json:
@@ -410,7 +411,8 @@ def retry(given: Given, ids: tuple[int, ...], kind: str | None, everything: bool
     if not ids:
         ask(f"{dead(flags, kind)} Retry all, and have what backs off be due now?", yes)
     before = flags.find(id=ids, limit=None) if ids else []
-    click.echo(f"retried {plural(flags.retry(id=ids or None, kind=kind), 'flag')}")
+    count = to_many("retried", len(ids) or dead_count(flags, kind), partial(flags.retry, id=ids or None, kind=kind))
+    click.echo(f"retried {plural(count, 'flag')}")
     name_missed(ids, before, may_retry, {"waiting": "waits, and has not failed", "claimed": "runs just now"})
 
 
@@ -428,7 +430,8 @@ def discard(given: Given, ids: tuple[int, ...], kind: str | None, everything: bo
     if not ids:
         ask(f"{dead(flags, kind)} Discard all?", yes)
     before = flags.find(id=ids, limit=None) if ids else []
-    count = flags.discard(id=ids or None, kind=kind, reason=reason)
+    act = partial(flags.discard, id=ids or None, kind=kind, reason=reason)
+    count = to_many("discarded", len(ids) or dead_count(flags, kind), act)
     click.echo(f"discarded {plural(count, 'flag')}")
     if count:
         warn_of_own_rows(flags)
@@ -443,10 +446,43 @@ def check_choice(ids: Sequence[int], kind: str | None, everything: bool) -> None
         raise click.UsageError("which flags? Name them by id, or give --kind KIND or --all")
 
 
+class Stopped(Exception):
+    """End a verb over many flags between two of its transactions."""
+
+
+def to_many(done: str, total: int, act: Callable[..., int]) -> int:
+    """Do something with many flags, with a bar on a terminal; return how many. A signal ends it between two transactions.
+
+    :param done: what they are then, such as ``discarded``.
+    """
+    signals: list[str] = []
+    count = 0
+    bar = progress_bar(done, total) if sys.stderr.isatty() else nullcontext(lambda count: None)
+    with bar as show, Signals(signals.append, end_at_once):
+
+        def report(so_far: int) -> None:
+            nonlocal count
+            count = so_far
+            show(so_far)
+            if signals:
+                raise Stopped
+
+        try:
+            return act(progress=report)
+        except Stopped:
+            left = f" of {plural(total, 'flag')} are {done}" if total >= count else f" flags are {done}"
+            raise Failure(f"stopped by {signals[0]}: {count:,}{left}; the same command goes on") from None
+
+
+def dead_count(flags: FlagSweep, kind: str | None) -> int:
+    """Return how many flags are dead."""
+    counts = flags.store.counts(flags.clock.now())
+    return sum(many for its_kind, state, many, _, _ in counts if state == "dead" and kind in (None, its_kind))
+
+
 def dead(flags: FlagSweep, kind: str | None) -> str:
     """Return how many flags are dead, as a sentence."""
-    counts = flags.store.counts(flags.clock.now())
-    count = sum(many for its_kind, state, many, _, _ in counts if state == "dead" and kind in (None, its_kind))
+    count = dead_count(flags, kind)
     return f"{plural(count, 'flag')}{'' if kind is None else f' of kind {kind}'} {'is' if count == 1 else 'are'} dead."
 
 

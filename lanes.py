@@ -1,4 +1,4 @@
-"""A lane: its sweep claims, performs and settles until nothing is due; and the pace at which it may write."""
+"""A lane: its sweep claims, performs and settles until nothing is due."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .config import Clock
 from .dialects import DATABASE_ERRORS
 from .handlers import Handler
 from .models import AWAY
+from .pacer import Pacer
 from .perform import DONE, Discarded, Failed, Lowered, Settled, Snoozed, describe, headline, plan
 from .pool import HUNGRY, SATED, WHEN_FREE, Pool
 from .rows import OwnRows
@@ -23,42 +24,6 @@ log = logging.getLogger("flagsweep")
 
 OUTCOMES = ("lowered", "again", "snoozed", "discarded", "dead", "released", "lost")
 """What a sweep counts. ``again``: failed or raised anew while it ran; ``lost``: no longer ours when its handler was done."""
-
-
-class Pacer:
-    """Share SQLite's only writer with the site.
-
-    :param share: the largest share of time in which this process holds it; 1 never waits.
-    :param batch: the most flags of one transaction.
-    """
-
-    TARGET = 0.005
-    """Seconds that a transaction should last where the writer is shared."""
-
-    def __init__(self, share: float, batch: int):
-        self.share = share
-        self.most = batch
-        self.batch = batch if share >= 1 else min(batch, 100)
-        self._free_at = 0.0
-        self._lock = threading.Lock()
-
-    def turn(self) -> None:
-        """Wait for our turn to write."""
-        with self._lock:
-            now = time.monotonic()
-            wait = self._free_at - now
-        if wait > 0:
-            time.sleep(wait)
-
-    def ended(self, began: float, flags: int) -> None:
-        """Take note of a transaction that had the writer since ``began``, and settled and claimed so many flags."""
-        if self.share >= 1:
-            return
-        now = time.monotonic()
-        lasted = now - began
-        self._free_at = now + lasted * (1 / self.share - 1)
-        if flags >= self.batch // 2 and lasted > 0:
-            self.batch = int(min(self.most, max(20, flags * self.TARGET / lasted)))
 
 
 class _Part:

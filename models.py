@@ -22,6 +22,7 @@ Settling is fenced: ``WHERE id = ? AND claim_token = ?``, and the row count deci
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -44,9 +45,22 @@ from peewee import (
 from . import schema
 from .dialects import DATABASE_ERRORS, Dialect
 from .errors import DatabaseAway, FlagSweepError, NotReady
+from .pacer import Pacer
 
 AWAY: tuple[type[Exception], ...] = (*DATABASE_ERRORS, NotReady, DatabaseAway)
 """What a sweep takes for a database that is away: it is tried again, and nothing is lost."""
+
+PAGE = 2000
+"""The most flags of one transaction of a verb over many."""
+
+IDS = 50_000
+"""Ids that are looked up at once."""
+
+TRIES = 10
+"""How often a short transaction of ours is tried that others were in the way of."""
+
+SHARE, SERVER_SHARE = 0.4, 0.8
+"""The share of time in which a verb over many flags holds SQLite's writer, or row locks on a server; the rest is the site's."""
 
 MANY = 100
 """Lines of history in one statement: with the longest errors still less than a server takes."""
@@ -144,6 +158,10 @@ class History(Model):
 History.add_index(History.index(History.at, name="flagsweep_history_at"))
 
 
+Progress = Callable[[int], Any] | None
+"""What is told how many flags are done, between two transactions; what it raises ends the work there."""
+
+
 class Raised(NamedTuple):
     """Tell what a raise did: ``new``, ``coalesced`` (it was up), ``bumped`` (it runs once more) or ``revived`` (it was dead)."""
 
@@ -220,19 +238,87 @@ class SiteStore:
         with self.explained("flags could not be counted"), self.borrowed() as db, self.dialect.lenient(db):
             return self.dialect.counts(db, now)
 
-    def retry(self, where: Iterable[Any], now: int) -> int:
+    def retry(self, where: Sequence[Any], now: int, progress: Progress = None) -> int:
         """Let dead flags wait again from scratch, and those backing off be due at once; return how many."""
-        fresh = {"state": "waiting", "attempts": 0, "crashes": 0, "suspect": 0, "died_at": None, "due_at": now, "settled_at": now}
-        query = Flag.update(fresh).where((Flag.state == "dead") | ((Flag.state == "waiting") & (Flag.attempts > 0)), *where)
-        with self.explained("no flag was retried"), self.borrowed() as db:
-            return query.execute(db)
+        done = 0
+        with self.explained("flags were not retried"), self.borrowed() as db:
+            for may in (Flag.state == "dead", (Flag.state == "waiting") & (Flag.attempts > 0)):
+                found = self.found(db, [may, *where])
+                done = self.in_pages(db, found, lambda ids: self.dialect.retry(db, ids, now), progress, done)
+        return done
 
-    def discard(self, flags: Sequence[Flag], reason: str, now: int) -> list[Flag]:
-        """Drop dead flags and keep a line of history for each; return those that were dropped."""
-        with self.explained("no flag was discarded"), self.borrowed() as db, db.atomic():
-            gone = [f for f in flags if Flag.delete().where(Flag.id == f.id, Flag.state == "dead").execute(db)]
-            self.record(db, [(f.id, f.kind, f.key, "discarded", reason) for f in gone], now)
-        return gone
+    def discard(
+        self,
+        where: Sequence[Any],
+        reason: str,
+        now: int,
+        kinds: Sequence[str] = (),
+        lower: Callable[[Iterable[Flag]], None] = lambda flags: None,
+        progress: Progress = None,
+    ) -> int:
+        """Drop dead flags and keep a line of history for each; return how many.
+
+        :param kinds: those of which ``lower`` is told what is dropped, within its transaction.
+        """
+
+        def drop(ids: Sequence[int]) -> int:
+            if kinds:
+                these = (Flag.state == "dead", Flag.id.in_(ids), Flag.kind.in_(kinds))
+                lower(list(Flag.select(Flag.kind, Flag.key).where(*these).execute(db)))
+            return self.dialect.drop_dead(db, ids, reason, now)
+
+        with self.explained("flags were not discarded"), self.borrowed() as db:
+            return self.in_pages(db, self.found(db, [Flag.state == "dead", *where]), drop, progress)
+
+    def found(self, db: Database, where: Sequence[Any]) -> Iterator[list[int]]:
+        """Yield the ids of the flags that meet all the conditions, upwards, so that it ends whatever others do meanwhile."""
+        last, query = 0, Flag.select(Flag.id).where(*where).order_by(Flag.id).limit(IDS).tuples()
+        while ids := [row[0] for row in query.where(Flag.id > last).execute(db)]:
+            yield ids
+            last = ids[-1]
+
+    def in_pages(
+        self,
+        db: Database,
+        found: Iterable[list[int]],
+        do: Callable[[Sequence[int]], int],
+        progress: Progress = None,
+        done: int = 0,
+    ) -> int:
+        """Do something with many flags, some at a time, each time in a short transaction; the site finds its turn in between.
+
+        Within a transaction of the caller's all is a part of that one. On a server, what an open transaction of somebody else
+        holds is left out.
+
+        :param found: ids, as many at a time as they come.
+        :param do: gets ids, and returns how many flags it was done to.
+        :param done: how many there were before; what all come to is returned.
+        """
+        joins = db.transaction_depth() > 0
+        pacer = Pacer(1.0 if joins else SHARE if self.dialect.one_writer else SERVER_SHARE, PAGE)
+        for ids in found:
+            while ids:
+                page, ids = ids[: pacer.batch], ids[pacer.batch :]
+                done += self._in_a_page(db, page, do, pacer)
+                if progress is not None:
+                    progress(done)
+        return done
+
+    def _in_a_page(self, db: Database, page: Sequence[int], do: Callable[[Sequence[int]], int], pacer: Pacer) -> int:
+        joins = db.transaction_depth() > 0
+        for left in reversed(range(TRIES)):
+            pacer.turn()
+            try:
+                with self.write() if db is self.engine and not self.in_memory else db.atomic(*self.dialect.begin):
+                    began = time.monotonic()
+                    free = self.dialect.free(db, page)
+                    done = do(free) if free else 0
+                pacer.ended(began, len(page))
+                return done
+            except DATABASE_ERRORS as error:  # Two that act on the same flags may have deadlocked.
+                if joins or self.dialect.one_writer or not left or not self.dialect.is_busy(error):
+                    raise
+        raise AssertionError("a loop over no tries")
 
     def lower_one(self, kind: str, key: str, now: int) -> bool:
         """Take a flag down, whatever its state; a handler that runs just now goes on, and its result counts for nothing."""

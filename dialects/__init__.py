@@ -237,6 +237,14 @@ class Dialect:
         """Return (kind, state, how many, how many due, earliest due time) for what is up."""
         raise NotImplementedError
 
+    def retry(self, db: Database, ids: Sequence[int], now: int) -> int:
+        """Let those of these flags wait from scratch that are dead or back off; return how many."""
+        raise NotImplementedError
+
+    def drop_dead(self, db: Database, ids: Sequence[int], reason: str, now: int) -> int:
+        """Drop those of these flags that are dead, with a line of history for each; return how many."""
+        raise NotImplementedError
+
     # The verbs of a sweep.
 
     def agenda(self, db: Database, kinds: str) -> list[tuple[str, int, Any]]:
@@ -255,6 +263,10 @@ class Dialect:
         """Lock these flags for the open transaction; return those that somebody else's transaction holds just now."""
         return set()
 
+    def free(self, db: Database, ids: Sequence[int]) -> Sequence[int]:
+        """Lock these flags for the open transaction; return those that are there and that nobody else holds."""
+        return ids
+
     def lower(self, db: Database, ids: Sequence[int], token: int) -> int:
         """Delete the claimed flags that were not raised meanwhile; return how many."""
         raise NotImplementedError
@@ -271,8 +283,8 @@ class Dialect:
         """Give claimed flags back; return how many."""
         raise NotImplementedError
 
-    def release_all(self, db: Database, consumer: int, now: int) -> int:
-        """Give back all that a consumer has claimed; return how many."""
+    def claimed_ids(self, db: Database, consumer: int) -> list[int]:
+        """Return the ids of the flags that a consumer has claimed."""
         raise NotImplementedError
 
     def claimers(self, db: Database) -> list[int]:

@@ -142,6 +142,7 @@ class Mysql(Server):
     def native(self, sql: str) -> str:
         if " IN ?" in sql or "{among}" in sql:  # A small table would be read whole, and a row that somebody holds waited for.
             sql = sql.replace("DELETE FROM flagsweep_flag", "DELETE flagsweep_flag FROM flagsweep_flag FORCE INDEX (PRIMARY)")
+            sql = sql.replace("FROM flagsweep_flag WHERE id", "FROM flagsweep_flag FORCE INDEX (PRIMARY) WHERE id")
             sql = sql.replace("UPDATE flagsweep_flag", "UPDATE flagsweep_flag FORCE INDEX (PRIMARY)")
         return _RESERVED.sub(r"`\1`", super().native(sql))
 

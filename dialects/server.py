@@ -65,11 +65,19 @@ _SETTLE_ARGUMENTS = (
 _RELEASE = (
     f"UPDATE flagsweep_flag SET state = 'waiting', due_at = least(due_at, ?), {FREE} WHERE id {{among}} AND claim_token = ?"
 )
-_RELEASE_ALL = f"""
-UPDATE flagsweep_flag SET state = 'waiting', due_at = least(due_at, ?), {FREE} WHERE state = 'claimed' AND claimed_by = ?
-"""
+_CLAIMED_BY = "SELECT id FROM flagsweep_flag WHERE state = 'claimed' AND claimed_by = ?"
 _CLAIMERS = "SELECT DISTINCT claimed_by FROM flagsweep_flag WHERE state = 'claimed'"
 _CLAIMS_OF = "SELECT DISTINCT kind, claim_token FROM flagsweep_flag WHERE state = 'claimed' AND claimed_by = ?"
+_RETRY = """
+UPDATE flagsweep_flag
+SET state = 'waiting', attempts = 0, crashes = 0, suspect = 0, died_at = NULL, due_at = ?, settled_at = ?
+WHERE id {among} AND (state = 'dead' OR (state = 'waiting' AND attempts > 0))
+"""
+_RECORD_DEAD = """
+INSERT INTO flagsweep_history (at, flag, kind, key, event, reason)
+SELECT ?, id, kind, key, 'discarded', ? FROM flagsweep_flag WHERE id {among} AND state = 'dead'
+"""
+_DROP_DEAD = "DELETE FROM flagsweep_flag WHERE id {among} AND state = 'dead'"
 _PROGRESS = "UPDATE flagsweep_flag SET cursor = ? WHERE id = ? AND claim_token = ?"
 _LATEST_RAISE = "SELECT max(raised_at) FROM (SELECT raised_at FROM flagsweep_flag ORDER BY id DESC LIMIT ?) AS newest"
 _NEWEST = "SELECT id, payload FROM flagsweep_flag WHERE state <> 'dead' ORDER BY id DESC LIMIT ?"
@@ -141,15 +149,24 @@ class Server(Dialect):
         rows = self.run(db, "_COUNTS", now).fetchall()
         return [(text(kind), state, count, int(due), earliest) for kind, state, count, due, earliest in rows]
 
+    def retry(self, db: Database, ids: Sequence[int], now: int) -> int:
+        return self.run(db, "_RETRY", now, now, self.listed(ids)).rowcount
+
+    def drop_dead(self, db: Database, ids: Sequence[int], reason: str, now: int) -> int:
+        self.run(db, "_RECORD_DEAD", now, reason, self.listed(ids))
+        return self.run(db, "_DROP_DEAD", self.listed(ids)).rowcount
+
     # The verbs of a sweep.
 
     def rows(self, found: Sequence[Any]) -> list[Row]:
         """Return claimed rows, the longest due first; one whose text was damaged by hand says so, the others go on."""
         return sorted((_readable(row) for row in found), key=lambda row: (row[0], row[1]))
 
+    def free(self, db: Database, ids: Sequence[int]) -> Sequence[int]:
+        return [row[0] for row in self.run(db, "_HOLD", self.listed(ids)).fetchall()]
+
     def held(self, db: Database, ids: Sequence[int]) -> set[int]:
-        ours = {row[0] for row in self.run(db, "_HOLD", self.listed(ids)).fetchall()}
-        others = set(ids) - ours
+        others = set(ids) - set(self.free(db, ids))
         return {row[0] for row in self.run(db, "_THERE", self.listed(list(others))).fetchall()} if others else set()
 
     def listed(self, values: Sequence[int]) -> Any:
@@ -165,8 +182,8 @@ class Server(Dialect):
     def release(self, db: Database, ids: Sequence[int], token: int, now: int) -> int:
         return self.run(db, "_RELEASE", now, self.listed(ids), token).rowcount
 
-    def release_all(self, db: Database, consumer: int, now: int) -> int:
-        return self.run(db, "_RELEASE_ALL", now, consumer).rowcount
+    def claimed_ids(self, db: Database, consumer: int) -> list[int]:
+        return [row[0] for row in self.run(db, "_CLAIMED_BY", consumer).fetchall()]
 
     def claimers(self, db: Database) -> list[int]:
         return [row[0] for row in self.run(db, "_CLAIMERS").fetchall()]

@@ -170,16 +170,28 @@ RETURNING state
 
 _RELEASE = f"UPDATE flagsweep_flag SET state = 'waiting', due_at = min(due_at, ?), {_FREE} WHERE {_MINE}"
 
-_RELEASE_ALL = f"""
-UPDATE flagsweep_flag INDEXED BY flagsweep_claimed
-SET state = 'waiting', due_at = min(due_at, ?), {_FREE} WHERE state = 'claimed' AND claimed_by = ?
-"""
+_CLAIMED_BY = "SELECT id FROM flagsweep_flag INDEXED BY flagsweep_claimed WHERE state = 'claimed' AND claimed_by = ?"
 
 _CLAIMERS = "SELECT DISTINCT claimed_by FROM flagsweep_flag INDEXED BY flagsweep_claimed WHERE state = 'claimed'"
 
 _CLAIMS_OF = """
 SELECT DISTINCT kind, claim_token FROM flagsweep_flag INDEXED BY flagsweep_claimed WHERE state = 'claimed' AND claimed_by = ?
 """
+
+_THESE = "id IN (SELECT value FROM json_each(?))"
+
+_RETRY = f"""
+UPDATE flagsweep_flag
+SET state = 'waiting', attempts = 0, crashes = 0, suspect = 0, died_at = NULL, due_at = ?, settled_at = ?
+WHERE {_THESE} AND (state = 'dead' OR (state = 'waiting' AND attempts > 0))
+"""
+
+_RECORD_DEAD = f"""
+INSERT INTO flagsweep_history (at, flag, kind, key, event, reason)
+SELECT ?, id, kind, key, 'discarded', ? FROM flagsweep_flag WHERE {_THESE} AND state = 'dead'
+"""
+
+_DROP_DEAD = f"DELETE FROM flagsweep_flag WHERE {_THESE} AND state = 'dead'"
 
 _PROGRESS = "UPDATE flagsweep_flag SET cursor = ? WHERE id = ? AND claim_token = ?"
 
@@ -316,6 +328,14 @@ class Sqlite(Dialect):
     def counts(self, db: Database, now: int) -> list[Any]:
         return db.execute_sql(_COUNTS, (now,)).fetchall()
 
+    def retry(self, db: Database, ids: Sequence[int], now: int) -> int:
+        return db.execute_sql(_RETRY, (now, now, json.dumps(ids))).rowcount
+
+    def drop_dead(self, db: Database, ids: Sequence[int], reason: str, now: int) -> int:
+        these = json.dumps(ids)
+        db.execute_sql(_RECORD_DEAD, (now, reason, these))
+        return db.execute_sql(_DROP_DEAD, (these,)).rowcount
+
     # The verbs of a sweep.
 
     def agenda(self, db: Database, kinds: str) -> list[tuple[str, int, Any]]:
@@ -356,8 +376,8 @@ class Sqlite(Dialect):
     def release(self, db: Database, ids: Sequence[int], token: int, now: int) -> int:
         return db.execute_sql(_RELEASE, (now, json.dumps(ids), token)).rowcount
 
-    def release_all(self, db: Database, consumer: int, now: int) -> int:
-        return db.execute_sql(_RELEASE_ALL, (now, consumer)).rowcount
+    def claimed_ids(self, db: Database, consumer: int) -> list[int]:
+        return [row[0] for row in db.execute_sql(_CLAIMED_BY, (consumer,)).fetchall()]
 
     def claimers(self, db: Database) -> list[int]:
         return [row[0] for row in db.execute_sql(_CLAIMERS).fetchall()]

@@ -42,16 +42,8 @@ def pytest_itemcollected(item):
         item.add_marker("servers")
 
 
-ON_SERVERS = (
-    "test_alive.py",
-    "test_columns.py",
-    "test_conformance.py",
-    "test_errors.py",
-    "test_queues.py",
-    "test_schema.py",
-    "test_sessions.py",
-    "test_start.py",
-)
+_ON_SERVERS = ("alive", "columns", "conformance", "errors", "many", "queues", "schema", "sessions", "start")
+ON_SERVERS = tuple(f"test_{name}.py" for name in _ON_SERVERS)
 """Where a parameter names the server that a test talks to."""
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from peewee import SqliteDatabase
+from rig import plain
 
 from flagsweep import Backoff, ClaimLost, ConfigError, DatabaseAway, FlagSweep, NotReady
 from flagsweep.claims import Claimed, Step
@@ -336,6 +337,8 @@ def test_a_database_that_somebody_else_holds_is_told_as_such(db_path, verb):
     site = Site.__new__(Site)
     site.flags = FlagSweep(SqliteDatabase(db_path, timeout=0))
     site.handler = site.flags.handler("work")(lambda n: None)
+    site.handler.raise_flag(-1)
+    plain(db_path, "UPDATE flagsweep_flag SET state = 'dead', died_at = 1")
     with closing(sqlite3.connect(db_path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(DatabaseAway, match=f"{db_path}: database is locked"):

@@ -1,0 +1,42 @@
+"""The pace at which we write, so that the site finds its turn."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+
+class Pacer:
+    """Share SQLite's only writer with the site.
+
+    :param share: the largest share of time in which this process holds it; 1 never waits.
+    :param batch: the most flags of one transaction.
+    """
+
+    TARGET = 0.005
+    """Seconds that a transaction should last where the writer is shared."""
+
+    def __init__(self, share: float, batch: int):
+        self.share = share
+        self.most = batch
+        self.batch = batch if share >= 1 else min(batch, 100)
+        self._free_at = 0.0
+        self._lock = threading.Lock()
+
+    def turn(self) -> None:
+        """Wait for our turn to write."""
+        with self._lock:
+            now = time.monotonic()
+            wait = self._free_at - now
+        if wait > 0:
+            time.sleep(wait)
+
+    def ended(self, began: float, flags: int) -> None:
+        """Take note of a transaction that had the writer since ``began``, and settled and claimed so many flags."""
+        if self.share >= 1:
+            return
+        now = time.monotonic()
+        lasted = now - began
+        self._free_at = now + lasted * (1 / self.share - 1)
+        if flags >= self.batch // 2 and lasted > 0:
+            self.batch = int(min(self.most, max(20, flags * self.TARGET / lasted)))
