@@ -59,6 +59,9 @@ IDS = 50_000
 TRIES = 10
 """How often a short transaction of ours is tried that others were in the way of."""
 
+PATIENCE, PAUSE = 3, 0.02
+"""How often, and how many seconds later, what an open transaction of somebody else held is looked at again."""
+
 SHARE, SERVER_SHARE = 0.4, 0.8
 """The share of time in which a verb over many flags holds SQLite's writer, or row locks on a server; the rest is the site's."""
 
@@ -296,15 +299,39 @@ class SiteStore:
         """
         joins = db.transaction_depth() > 0
         pacer = Pacer(1.0 if joins else SHARE if self.dialect.one_writer else SERVER_SHARE, PAGE)
-        for ids in found:
-            while ids:
-                page, ids = ids[: pacer.batch], ids[pacer.batch :]
-                done += self._in_a_page(db, page, do, pacer)
-                if progress is not None:
-                    progress(done)
+        held: list[int] = []
+        for chunk in found:
+            done = self._over(db, chunk, do, pacer, progress, done, held)
+        for _ in range(0 if joins else PATIENCE):  # Who held them may only have passed by, as another who does the same.
+            if held:
+                time.sleep(PAUSE)
+                again, held = held, []
+                done = self._over(db, again, do, pacer, progress, done, held)
         return done
 
-    def _in_a_page(self, db: Database, page: Sequence[int], do: Callable[[Sequence[int]], int], pacer: Pacer) -> int:
+    def _over(
+        self,
+        db: Database,
+        ids: list[int],
+        do: Callable[[Sequence[int]], int],
+        pacer: Pacer,
+        progress: Progress,
+        done: int,
+        held: list[int],
+    ) -> int:
+        while ids:
+            page, ids = ids[: pacer.batch], ids[pacer.batch :]
+            count, others = self._in_a_page(db, page, do, pacer)
+            done += count
+            held += others
+            if progress is not None:
+                progress(done)
+        return done
+
+    def _in_a_page(
+        self, db: Database, page: Sequence[int], do: Callable[[Sequence[int]], int], pacer: Pacer
+    ) -> tuple[int, list[int]]:
+        """Do it in one transaction; return to how many flags, and which of them somebody else held, or are gone."""
         joins = db.transaction_depth() > 0
         for left in reversed(range(TRIES)):
             pacer.turn()
@@ -314,7 +341,7 @@ class SiteStore:
                     free = self.dialect.free(db, page)
                     done = do(free) if free else 0
                 pacer.ended(began, len(page))
-                return done
+                return done, [] if len(free) == len(page) else sorted(set(page) - set(free))
             except DATABASE_ERRORS as error:  # Two that act on the same flags may have deadlocked.
                 if joins or self.dialect.one_writer or not left or not self.dialect.is_busy(error):
                     raise

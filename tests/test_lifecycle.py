@@ -371,7 +371,7 @@ BUGS = {
         sqlite._SETTLE_ONE.replace("AND claim_token = :token", "AND state = 'claimed'"),
     ),
     "a bumped flag that is buried": ("_SETTLE_ONE", sqlite._SETTLE_ONE.replace("generation > claimed_generation", "false")),
-    "a rescue that forgets bumped flags": ("_RELEASE_ALL", sqlite._RELEASE_ALL + " AND generation = claimed_generation"),
+    "a rescue that forgets bumped flags": ("_CLAIMED_BY", sqlite._CLAIMED_BY + " AND generation = claimed_generation"),
 }
 
 
