@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-servers test-all faults-short controls faults faults-nightly lint bench clean
+.PHONY: help demo test test-servers test-all faults-short controls faults faults-nightly lint bench bench-quick clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ lint: $(READY) ## Check style, format and types
 
 bench: $(READY) ## Measure, beside plain sqlite3 and plain Huey
 	$(PY) benchmarks/bench.py
+
+bench-quick: $(READY) ## See whether every measurement still runs, in small sizes
+	$(PY) benchmarks/bench.py --quick --json build/bench-quick.json
 
 clean: ## Remove everything that make made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache

@@ -23,7 +23,19 @@ from peewee import PeeweeException
 
 from .app import NOBODY, STATES, FlagSweep
 from .config import SECOND
-from .console import Column, clean, described, log_to_stderr, plural, print_json, print_table, progress_bar, span, sweep_bar
+from .console import (
+    Column,
+    clean,
+    described,
+    log_to_stderr,
+    open_standard_streams,
+    plural,
+    print_json,
+    print_table,
+    progress_bar,
+    span,
+    sweep_bar,
+)
 from .consumer import Signals
 from .doctor import Finding
 from .errors import ConfigError, FlagSweepError, LaneStuck, PayloadError, UnknownKind
@@ -44,6 +56,7 @@ AS_ARGUMENTS = """write them as '{"user_id": 17}' or '[17]'"""
 
 def main() -> None:
     """Be the command ``flagsweep``."""
+    open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # A terminal without UTF-8 must not stop anybody from reading a list.

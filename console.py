@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import traceback
 import unicodedata
@@ -13,6 +14,20 @@ from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 import click
+
+
+def open_standard_streams() -> None:
+    """Let stdin, stdout and stderr be /dev/null where they are closed, as a daemon or cron may leave them.
+
+    Otherwise the next file that is opened, a database or a lease, gets the number of one of them, and what is printed.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # The lowest number that is free: this one.
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False, errors="backslashreplace"))  # noqa: SIM115
 
 
 def clean(text: str) -> str:
@@ -144,25 +159,46 @@ class OneLine(logging.Formatter):
 
 
 class _Stderr(logging.Handler):
-    """Write to whatever stderr is at that moment: the progress bar puts itself in its place, and keeps out of the way."""
+    """Write to whatever stderr is at that moment: the progress bar puts itself in its place, and keeps out of the way.
+
+    What the root logger writes into files, or sends away, it gets, too; what it writes to the terminal would come twice.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             click.echo(self.format(record), err=True)
         except Exception:
             self.handleError(record)
+        for handler in logging.getLogger().handlers:
+            if record.levelno >= handler.level and not _is_terminal(handler):
+                handler.handle(record)
+
+
+class _Kept(logging.Logger):
+    """A logger that no ``logging.config`` disables: its default is to silence every logger that exists already."""
+
+    disabled = property(lambda self: False, lambda self, value: None)
 
 
 def log_to_stderr(level: int, debug: bool) -> None:
-    """Have flagsweep's log, and Huey's warnings, written to stderr; the site's own logging stays as it is."""
+    """Have flagsweep's log, and Huey's warnings, written to stderr, whatever the site's own logging does, now or later.
+
+    A site that has a handler of its own for ``flagsweep`` which writes to the terminal keeps that one instead.
+    """
     handler = _Stderr()
     handler.setFormatter(OneLine(debug))
     for name, least in (("flagsweep", level), ("huey", logging.WARNING)):
         logger = logging.getLogger(name)
+        logger.__class__ = _Kept
+        logger.handlers = [each for each in logger.handlers if not isinstance(each, _Stderr)]
+        if any(map(_is_terminal, logger.handlers)):
+            continue
         logger.setLevel(least)
         logger.addHandler(handler)
-        logger.propagate = not _writes_to_terminal(logging.getLogger())
+        logger.propagate = False
 
 
-def _writes_to_terminal(logger: logging.Logger) -> bool:
-    return any(isinstance(h, logging.StreamHandler) and not isinstance(h, logging.FileHandler) for h in logger.handlers)
+def _is_terminal(handler: logging.Handler) -> bool:
+    """Return whether a handler writes to stdout or stderr."""
+    stream = getattr(handler, "stream", None) or getattr(getattr(handler, "console", None), "file", None)
+    return stream is not None and stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)

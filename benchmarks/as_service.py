@@ -14,7 +14,7 @@ import hueys
 import plain
 import processes
 import work
-from measure import Plan, Row, Samples, Skipped, alternate, at_most, paired, quantile, row_of
+from measure import Plan, Row, Samples, Skipped, alternate, paired, quantile, ratio_at_most, row_of
 from redis_queue import redis_queue
 from stamps import Stamps
 
@@ -62,7 +62,7 @@ def latency(plan: Plan) -> list[Row]:
 
 def _latency_rows(taken: dict[str, list[float]], note: str) -> list[Row]:
     rows = []
-    for name, share, bound in (("p50", 0.5, at_most(3, 1.2)), ("p95", 0.95, at_most(8, 3)), ("p99", 0.99, None)):
+    for name, share, bound in (("p50", 0.5, ratio_at_most(4, 1.3)), ("p95", 0.95, ratio_at_most(6, 2)), ("p99", 0.99, None)):
         found = {side: quantile(values, share) for side, values in taken.items()}
         measured, peer = found["flagsweep"], found.get("Huey on Redis")
         beside = "" if peer is None else "Huey on Redis"
@@ -103,8 +103,8 @@ def idle(plan: Plan) -> list[Row]:
         for consumer in consumers.values():
             consumer.must_live()
     return [
-        row_of("idle consumer, CPU seconds a minute", "s", cpu, *consumers, at_most(0.3, 0.1)),
-        row_of("idle consumer, resident memory", "MiB", memory, *consumers, at_most(48, 44)),
+        row_of("idle consumer, CPU seconds a minute", "s", cpu, *consumers, ratio_at_most(1.5, 1)),
+        row_of("idle consumer, resident memory", "MiB", memory, *consumers, ratio_at_most(1.6, 1.4)),
     ]
 
 
@@ -148,7 +148,7 @@ def startup(plan: Plan) -> list[Row]:
     for starter in sides.values():
         starter()
     samples = paired(sides, plan.size(7, 3))
-    return [row_of("start-up to the first handler", "s", samples, *sides, at_most(0.5, 0.3))]
+    return [row_of("start-up to the first handler", "s", samples, *sides, ratio_at_most(3, 1.5))]
 
 
 class _Starter:
@@ -183,7 +183,7 @@ def site_inserts(plan: Plan) -> list[Row]:
     taken = alternate(sides, plan.size(3, 1))
     rates = [rate for _, rate in taken["beside run"]]
     rows = [Row(f"run drains {count:,} flags beside the site", "/s", Samples({"": rates}).median(""))]
-    for name, share, bound in (("p50", 0.5, None), ("p99", 0.99, at_most(50, 20)), ("max", 1, None)):
+    for name, share, bound in (("p50", 0.5, None), ("p99", 0.99, ratio_at_most(25, 10)), ("max", 1, None)):
         found = {side: [quantile(inserts, share) for inserts, _ in rounds] for side, rounds in taken.items()}
         rows.append(row_of(f"site's own insert, {name}", "ms", Samples(found), *sides, bound))
     return rows

@@ -12,7 +12,7 @@ from pathlib import Path
 import hueys
 import plain
 import work
-from measure import Plan, Row, at_least, paired, ratio_at_least, ratio_at_most, row_of, seconds_of
+from measure import Plan, Row, paired, ratio_at_least, ratio_at_most, row_of, seconds_of
 
 from flagsweep import FlagSweep
 
@@ -43,8 +43,7 @@ def raise_many(plan: Plan) -> list[Row]:
     samples = paired(sides, plan.size(5, 2))
     what = f"raise_many of {count:,}"
     return [
-        Row(what, "/s", samples.median("flagsweep"), bound=at_least(150_000), samples=samples.values),
-        row_of("", "/s", samples, "flagsweep", "sqlite3 executemany", ratio_at_least(None, 0.6)),
+        row_of(what, "/s", samples, "flagsweep", "sqlite3 executemany", ratio_at_least(0.4, 0.6)),
         row_of("", "/s", samples, "flagsweep", "Peewee insert_many"),
     ]
 
@@ -61,7 +60,7 @@ def drain(plan: Plan) -> list[Row]:
     }
     samples = paired(sides, plan.size(5, 2))
     bounds = dict(zip(sides, (None, *(ratio_at_least(must, aim) for must, aim in _DRAIN_RATIOS)), strict=True))
-    measured = Row(f"drain of {count:,} no-op flags", "/s", samples.median("flagsweep"), bound=at_least(60_000))
+    measured = Row(f"drain of {count:,} no-op flags", "/s", samples.median("flagsweep"))
     return [measured] + [
         row_of("", "/s", samples, "flagsweep", side, bound) for side, bound in bounds.items() if side != "flagsweep"
     ]

@@ -99,16 +99,6 @@ class Bound:
         return value >= limit if self.at_least else value <= limit
 
 
-def at_least(must: float, aim: float | None = None) -> Bound:
-    """Bound the measured figure from below, in the row's unit."""
-    return Bound(must, aim)
-
-
-def at_most(must: float, aim: float | None = None) -> Bound:
-    """Bound the measured figure from above, in the row's unit."""
-    return Bound(must, aim, at_least=False)
-
-
 def ratio_at_least(must: float | None, aim: float | None = None) -> Bound:
     """Bound measured / beside from below."""
     return Bound(must, aim, of="ratio")

@@ -560,7 +560,7 @@ def _claim_100_ms(flags: FlagSweep) -> float:
     _noop_of(flags).raise_many({"user_id": -n} for n in range(1, 101))
     db, dialect = flags.store.engine, Postgresql()
     try:
-        with db.connection_context(), dialect.transaction(db, True):
+        with db.connection_context(), dialect.transaction(db, False):  # A claim alone would commit by itself.
             start = time.perf_counter()
             found = dialect.claim(db, "noop", 0, 100, 1, 1, flags.clock.now())
             took = 1000 * (time.perf_counter() - start)

@@ -6,6 +6,7 @@ import logging
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import click
 import pytest
 from click.testing import CliRunner
 from rig import count, plain
+from work import is_sound
 
 from flagsweep import FlagSweep, cli, console
 
@@ -740,14 +742,93 @@ def test_text_that_the_terminal_cannot_show_is_spelled_out(shop, env):
     assert done.returncode == 0 and r"\ubbfc\uc9c0" in done.stdout
 
 
-def test_a_sites_own_log_is_left_alone_and_no_line_is_printed_twice(monkeypatch):
-    root = logging.getLogger()
-    for handlers, propagates in (([], True), ([logging.StreamHandler()], False), ([logging.FileHandler(os.devnull)], True)):
-        monkeypatch.setattr(root, "handlers", handlers)
-        console.log_to_stderr(logging.INFO, debug=False)
-        assert logging.getLogger("flagsweep").propagate is propagates
-        assert logging.getLogger("flagsweep").level == logging.INFO and logging.getLogger("huey").level == logging.WARNING
-        [handler.close() for handler in handlers]
+LOGGING = {
+    "nothing": ("", 1),
+    "what disables all loggers that exist": ('logging.config.dictConfig({"version": 1})', 1),
+    "a root that writes to the terminal": ("logging.basicConfig(level=logging.DEBUG)", 1),
+    "a root that writes to stdout": ("logging.basicConfig(level=logging.DEBUG, stream=sys.stdout)", 1),
+    "a root that writes to a file": ("logging.basicConfig(level=logging.DEBUG, filename='root.log')", 2),
+    "a handler of its own": (
+        """logging.config.dictConfig({"version": 1, "handlers": {"own": {"class": "logging.StreamHandler", "formatter": "own"}},
+           "formatters": {"own": {"format": "OWN %(message)s"}},
+           "loggers": {"flagsweep": {"handlers": ["own"], "level": "INFO"}}})""",
+        1,
+    ),
+    "a file of its own": ("logging.getLogger('flagsweep').addHandler(logging.FileHandler('own.log'))", 2),
+}
+
+
+@pytest.mark.parametrize("when", ["at the import", "within a handler"])
+@pytest.mark.parametrize("what", LOGGING)
+def test_the_log_is_there_whatever_the_site_configures_and_no_line_comes_twice(tmp_path, spawn, env, db_path, what, when):
+    text, times = LOGGING[what]
+    early, late = (text, "pass") if when == "at the import" else ("", text)
+    (tmp_path / "shop.py").write_text(f"""
+import logging.config, sys
+from flagsweep import FlagSweep
+flags = FlagSweep({str(db_path)!r}, threads=1)
+@flags.handler(max_attempts=1)
+def work():
+    {late}
+    raise ValueError("no")
+{early}
+""")
+    flags = FlagSweep(db_path)
+    flags.init()
+    flags.handler("work")(lambda: None).raise_flag()
+    flags.store.close_thread()
+    child = spawn(sys.executable, "-m", "flagsweep", "--app", "shop:flags", "sweep")
+    assert child.wait(20) == 0
+    shown = child.log.read_text()
+    written = "".join(path.read_text() for path in tmp_path.glob("*.log") if path != child.log)
+    assert (shown + written).count("attempt 1 failed") == times, shown
+    assert shown.count("attempt 1 failed") == 1
+    assert ("OWN work" in shown) == (what == "a handler of its own")
+
+
+COMMANDS = {
+    "init": [],
+    "sweep": [],
+    "status": [],
+    "list": [],
+    "show": ["1"],
+    "raise": ["send", "[5]"],
+    "retry": ["--all", "--yes"],
+    "discard": ["--all", "--yes"],
+    "lower": ["send", '{"user_id":1}'],
+    "doctor": [],
+}
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_closed_standard_streams_change_nothing(shop, folder, env, command, closed):
+    """As daemons and cron have them. What is opened next must not get their numbers, nor what is printed."""
+    shop.send.raise_flag(1)
+    words = " ".join(shlex.quote(word) for word in [command, *COMMANDS[command]])
+    line = f"{sys.executable} -m flagsweep --app shop:flags {words}"
+    done = subprocess.run(f"{line} {closed}", shell=True, capture_output=True, text=True, cwd=folder, env=env, timeout=20)
+    assert (done.returncode, "unexpected" in done.stderr + done.stdout) == (0, False), done.stderr
+    if ">&-" not in closed.split():
+        assert done.stdout
+    assert is_sound(shop.flags.path)
+
+
+def test_a_consumer_with_closed_standard_streams_runs_and_ends_well(shop, folder, env, until):
+    command = f"exec {sys.executable} -m flagsweep --app shop:flags run >&- 2>&- <&-"
+    child = subprocess.Popen(command, shell=True, cwd=folder, env=env)
+    try:
+        shop.send.raise_flag(1)
+        until(lambda: not shop.flags.find())
+        shop.send.raise_flag(2)
+        until(lambda: not shop.flags.find())
+    finally:
+        child.terminate()
+    assert child.wait(20) == 0
+
+
+def test_every_command_is_tried_with_closed_streams():
+    assert {*COMMANDS, "run"} == set(cli.cli.commands)
 
 
 def test_no_command_takes_a_secret_as_an_argument():
