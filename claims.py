@@ -6,15 +6,15 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from peewee import Case, Database, Field, Model, Node, OperationalError, Select
+from peewee import Case, Database, Field, Model, Node, Select
 
 from .config import SECOND
-from .errors import ClaimLost
+from .errors import ClaimLost, DatabaseAway, NotReady
 from .models import PAGE, SHARE, Consumer, Flag, History, SiteStore
 from .pacer import Pacer
 from .schema import Schema
@@ -59,18 +59,52 @@ class Step(NamedTuple):
 class Store(SiteStore):
     """Do every verb on one database: the site's, which it inherits, and those of whoever sweeps."""
 
-    _ours: tuple[int, int] | None = None
+    _ours: Mapping[int, Files] = {}
+    """What each consumer that is entered through this store has open. Replaced as a whole, never changed."""
+    _keeps = False
 
     @contextmanager
     def write(self, only_claims: bool = False) -> Iterator[Database]:
         with super().write(only_claims) as db:
-            self._check_file_is_ours()
+            self._check_files_are_ours()
             yield db
 
-    def _check_file_is_ours(self) -> None:
-        """Refuse to write into a file that was moved away or deleted since this consumer was entered: nobody would see it."""
-        if self._ours is not None and identity(self.file) != self._ours:
-            raise OperationalError(f"{self.where} was replaced or deleted: what was open is no longer the site's database")
+    def _check_files_are_ours(self) -> None:
+        """Refuse to write into files that were moved away or deleted since this consumer was entered: nobody would see it."""
+        if reason := self.lost():
+            raise DatabaseAway(reason)
+
+    def lost(self) -> str | None:
+        """Return why what a consumer of this process has open is no longer the site's database, or None."""
+        path = next((path for files in self._ours.values() if (path := files.changed())), None)
+        if path is None:
+            return None
+        if path in self._logs():
+            return (
+                f"{path} was deleted or replaced while it was in use: what is written into the old one nobody sees; "
+                "end every process that has the database open, then start them again"
+            )
+        if not path.exists():
+            return f"the database {self.where} is gone"
+        return f"{self.where} was replaced by another file: start the consumer again to sweep that one"
+
+    def has_lost_log(self) -> bool:
+        """Return whether the database is there, but not the log that a consumer of this process has open."""
+        return any(files.changed() in self._logs() for files in self._ours.values())
+
+    def _logs(self) -> tuple[Path, ...]:
+        return () if self.file is None else tuple(self.dialect.logs(self.file.resolve()))
+
+    def left(self, consumer: int) -> None:
+        """Forget what a consumer had open: it has left, and the files may be made anew."""
+        self._keeps = self._keeps or self.has_lost_log()
+        self._ours = {id: files for id, files in self._ours.items() if id != consumer}
+
+    def close_engine(self) -> None:
+        """Close the calling thread's connection of ours; but never write a log back that is no longer the database's."""
+        if not self.in_memory and not self.engine.is_closed() and (self._keeps or self.has_lost_log()):
+            self.dialect.keep_open(self.engine)
+        super().close_engine()
 
     def agenda(self, kinds: Sequence[str]) -> list[tuple[str, int, int]]:
         """Return (kind, priority, earliest due time) for every priority in use among the waiting flags of these kinds."""
@@ -132,7 +166,7 @@ class Store(SiteStore):
 
         :raises ClaimLost: where the flag is no longer ours, so that the transaction rolls back.
         """
-        self._check_file_is_ours()
+        self._check_files_are_ours()
         if self.dialect.lower(self.site, [id], token):
             if lower_row:
                 lower_row(self.site)
@@ -167,10 +201,14 @@ class Store(SiteStore):
 
         :param hold: takes the lease of that id; called before others can see the row, so that none finds it without its lease.
         """
-        self._ours = identity(self.file)
+        files = Files([] if self.file is None else [self.file])
+        if problem := self.dialect.lost_before(self._logs()):
+            raise NotReady(problem)
         with self.write():
             id = Consumer.insert(mode=mode, pid=pid, host=host, started_at=now).execute(self.engine)
             hold(id)
+        # Only now the log is open; and it stays so, with this thread's connection, as long as the consumer is entered.
+        self._ours = {**self._ours, id: files.and_these(self._logs())}
         return id
 
     def peers(self) -> dict[int, Consumer]:
@@ -286,6 +324,7 @@ class Store(SiteStore):
 
     def trim_log(self) -> int:
         """Keep SQLite's write-ahead log short, waiting for nobody; return its bytes, 0 for a database that has none."""
+        self._check_files_are_ours()
         return self.dialect.trim_log(self.engine)
 
     # What doctor asks.
@@ -310,6 +349,25 @@ class Store(SiteStore):
 def new_token() -> int:
     """Return what tells one claim from all others."""
     return secrets.randbits(62)
+
+
+class Files:
+    """Tell files from others that take their places. What is not there is not looked after.
+
+    :param paths: in the order in which they are looked at.
+    """
+
+    def __init__(self, paths: Iterable[Path]):
+        self._found = {path: found for path in paths if (found := identity(path)) is not None}
+
+    def and_these(self, paths: Iterable[Path]) -> Files:
+        """Take note of more files; return this."""
+        self._found.update(Files(paths)._found)
+        return self
+
+    def changed(self) -> Path | None:
+        """Return the first that was deleted or replaced, or None."""
+        return next((path for path, found in self._found.items() if identity(path) != found), None)
 
 
 def identity(file: Path | None) -> tuple[int, int] | None:

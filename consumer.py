@@ -130,6 +130,7 @@ class Runner:
         self.stop_requested = threading.Event()
         self._reason = ""
         self._gave_up = ""
+        self._innocent = False
         self._consumer: _Consumer | None = None
         self._enlisted: Enlisted | None = None
         self._tasks: SweepTasks | None = None
@@ -157,7 +158,6 @@ class Runner:
 
     def _begin(self, enlisted: Enlisted) -> None:
         """Set everything up that a consumer needs, once it is entered; what has begun where this fails, ``_wind_down`` ends."""
-        self._inode = None if self.path is None else os.stat(self.path)
         self._lanes = make_lanes(
             self.settings, self.handlers, self.store, self.clock, enlisted, self.stop_requested.is_set, self.on_dead
         )
@@ -200,7 +200,7 @@ class Runner:
             self._threads.append(Watcher(self.store, lanes, tasks.ask, bell, self.clock))
         keep = self.settings.keep_history
         self._threads.append(Keeper(self.store, lanes, tasks.ask, self.clock, self._free_the_dead, keep))
-        self._threads.append(Guard(lanes, self.clock, self._replaced, self.stop, self._give_up, self.settings.stuck_after))
+        self._threads.append(Guard(lanes, self.clock, self._replaced, self._lose, self._give_up, self.settings.stuck_after))
         for thread in self._threads:
             thread.start()
         tasks.listen()
@@ -233,15 +233,15 @@ class Runner:
 
     def _replaced(self) -> str | None:
         assert self._enlisted is not None
-        if self.path is None or self._inode is None:
-            return None
-        try:
-            now = os.stat(self.path)
-        except OSError as error:
-            return f"the database is gone: {error}"
-        if (now.st_dev, now.st_ino) != (self._inode.st_dev, self._inode.st_ino):
-            return f"{self.path} was replaced by another file: start the consumer again to sweep that one"
-        return self._enlisted.lost()
+        return self.store.lost() or self._enlisted.lost()
+
+    def _lose(self, reason: str) -> None:
+        """Stop since the database is no longer ours; where only its log is not, it takes a new process to go on."""
+        if self.store.has_lost_log():
+            self._innocent = True
+            self._give_up(reason)
+        else:
+            self.stop(reason)
 
     def _wind_down(self) -> bool:
         """Give back what has not started, wait for what runs, settle it, and strike this consumer off."""
@@ -288,16 +288,17 @@ class Runner:
         assert self._enlisted is not None
         if ended:
             self._enlisted.close()
+            self.store.close_engine()
             self.store.close_thread()
             log.log(logging.INFO if self._consumer else logging.DEBUG, "stopped")
         else:
             left = [c for lane in self._lanes.values() for c, _ in list(lane.pool.running.values())]
             names = ", ".join(f"{c.kind} (flag {c.id})" for c in left) or "none"
             log.warning("stopped while these still run, they run again: %s", names)
+        if not ended and (self._innocent or not self._gave_up):
+            self._enlisted.mark_clean()
         if self._gave_up:
             raise LaneStuck(self._gave_up)
-        if not ended:
-            self._enlisted.mark_clean()
         return ended
 
     def _end_at_once(self) -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 from .blame import charge, suspect
 from .claims import Claimed, Store
 from .config import SECOND, Clock, Settings
-from .dialects import DATABASE_ERRORS
 from .errors import LeaseHeld, NotReady
 from .handlers import Options
 from .lease import RUN, BlackBox, CrashLog, Lease, folder_of, folder_on_host, leftovers
@@ -269,7 +268,7 @@ class Enlisted:
         self._closed = True
         try:
             self.store.strike(self.id, self._clock.now())
-        except DATABASE_ERRORS as error:
+        except AWAY as error:
             log.warning("consumer %d could not be struck off, the next one will do that: %s", self.id, error)
         finally:
             for trace in (self.box, self._crash_log):
@@ -284,6 +283,7 @@ class Enlisted:
         for lease in (self._lease, self._on_host):
             if lease:
                 lease.close()
+        self.store.left(self.id)
 
     def lost(self) -> str | None:
         """Return why the lease no longer proves anything, or None."""

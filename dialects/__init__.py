@@ -10,6 +10,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import Any
 
 import peewee
@@ -137,6 +138,17 @@ class Dialect:
     def tells_writes(self, db: Database) -> bool:
         """Return whether the file system tells of every commit, as of a write to a log beside the database."""
         return False
+
+    def logs(self, file: Path) -> Sequence[Path]:
+        """Return the files beside a database's file in which commits stand that it has not got yet."""
+        return ()
+
+    def lost_before(self, logs: Sequence[Path]) -> str | None:
+        """Return why this process may not use a database any more, or None: it still has a log open that was deleted."""
+        return None
+
+    def keep_open(self, db: Database) -> None:
+        """Take the calling thread's connection away, and never close it: that would write its log into the database."""
 
     def listener(self, session: Callable[[], Database] | None) -> Callable[[], Database] | None:
         """Return what opens a session that hears of commits, or None where none is told."""

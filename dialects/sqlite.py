@@ -5,6 +5,7 @@ interpreter lock at every row, and next to a busy handler each row then costs a 
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import time
 from collections import Counter
@@ -408,6 +409,31 @@ class Sqlite(Dialect):
                     db.execute_sql(f"PRAGMA busy_timeout = {patience}").fetchall()
         return _size(log)
 
+    def logs(self, file: Path) -> Sequence[Path]:
+        return [Path(f"{file}-wal"), Path(f"{file}-shm")]
+
+    def lost_before(self, logs: Sequence[Path]) -> str | None:
+        """Look twice: who closes the last connection deletes the one file a little before it closes that."""
+        for _ in range(2):
+            lost = _deleted_but_open() & {str(log) for log in logs}
+            if not lost or str(logs[0]).removesuffix("-wal") in _deleted_but_open():  # The database is gone with its log.
+                return None
+            time.sleep(0.05)
+        return f"{min(lost)} was deleted while this process has the database open: end the process, then start it again"
+
+    def keep_open(self, db: Any) -> None:
+        """Keep one connection, and no other of this process writes the log back when it is closed, the site's neither.
+
+        It outlives the interpreter, which closes all else that is open at its end.
+        """
+        connection = db.connection()
+        db._state.reset()
+        _kept.append(connection)
+        with suppress(ImportError, AttributeError):
+            import ctypes
+
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
     def tells_writes(self, db: Database) -> bool:
         return self.journal_mode(db) == "wal"
 
@@ -440,6 +466,18 @@ class Sqlite(Dialect):
         name = "_".join([meta.table_name, "owed", *(field.column_name for field in fields)])
         index = model.index(meta.primary_key, name=name, where=condition)
         return db.get_sql_context().sql(index).query()[0].replace(" IF NOT EXISTS", "")
+
+
+_kept: list[Any] = []
+
+
+def _deleted_but_open() -> set[str]:
+    """Return the paths of files that this process has open although they were deleted, where the system tells."""
+    links = []
+    for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
+        with suppress(OSError):  # It was closed meanwhile.
+            links.append(os.readlink(f"/proc/self/fd/{name}"))
+    return {link.removesuffix(" (deleted)") for link in links if link.endswith(" (deleted)")}
 
 
 def _size(path: Path) -> int:

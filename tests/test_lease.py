@@ -4,17 +4,21 @@ import fcntl
 import multiprocessing
 import os
 import signal
+import sqlite3
 import sys
 import threading
 import time
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 import psutil
 import pytest
-from work import Ledger, Work, command, freeze, running
+from rig import plain
+from work import Ledger, Work, command, freeze, is_sound, running
 
 from flagsweep import LeaseHeld
+from flagsweep.claims import Store
 from flagsweep.enlisted import Enlisted
 from flagsweep.lease import RUN, BlackBox, Lease
 
@@ -337,6 +341,92 @@ def test_a_consumer_stops_when_its_lease_or_its_database_is_replaced(site, consu
     child.wait(5)
     assert time.monotonic() - began < 3
     assert "stopping (" in child.log.read_text() and "Traceback" not in child.log.read_text(), child.log.read_text()
+
+
+LOGS = ("site.db-wal", "site.db-shm")
+
+
+@pytest.mark.parametrize(
+    ("gone", "how"),
+    [
+        (LOGS, "deleted"),
+        *(pytest.param(*each, marks=SLOW) for each in product([LOGS[:1], LOGS[1:]], ["deleted", "replaced"])),
+        pytest.param(LOGS, "replaced", marks=SLOW),
+    ],
+)
+def test_a_consumer_whose_log_is_deleted_ends_and_writes_nothing_over_what_others_wrote(
+    site, consume, until, tmp_path, gone, how
+):
+    """It went on unnoticed; at its end it wrote its own log into the database, and deleted the new one."""
+    child = consume(shutdown_timeout=1)
+    site.raise_many("work", range(200))
+    until(site.is_idle)
+    for name in gone:
+        (tmp_path / name).unlink()
+        (tmp_path / name).touch() if how == "replaced" else None
+    if gone == LOGS:  # Else others use a log and an index that do not fit: they are to wait until all have ended.
+        site.raise_("work", 1000)
+    assert child.wait(10) == 1, "a supervisor is to start it again"
+    assert "was deleted or replaced while it was in use" in child.log.read_text(), child.log.read_text()
+    assert "Traceback" not in child.log.read_text()
+    site.raise_("work", 1001)
+    raised = {"work:1000", "work:1001"} if gone == LOGS else {"work:1001"}
+    assert raised <= site.up().keys()
+    after = consume()
+    until(site.is_idle)
+    assert raised <= set(site.journal.flags("end"))
+    after.terminate()
+    assert after.wait(10) == 0 and is_sound(site.flags.path)
+
+
+def test_a_sweep_whose_log_is_deleted_fails_and_writes_nothing_over_what_others_wrote(site, spawn, until, tmp_path):
+    gate = tmp_path / "gate"
+    site.raise_many("work", range(200))
+    site.raise_("slow", 1, do="wait", gate=str(gate))
+    child = spawn(*command("sweep", (site.flags.path, tmp_path / "journal"), shutdown_timeout=1))
+    until(lambda: "slow:1" in site.journal.flags("start"))
+    for name in LOGS:
+        (tmp_path / name).unlink()
+    site.raise_("work", 1000)
+    gate.touch()
+    assert child.wait(20) == 1
+    assert "was deleted or replaced while it was in use" in child.log.read_text(), child.log.read_text()
+    assert "work:1000" in site.up()
+    until(lambda: (site.flags.sweep(), site.is_idle())[1])
+    assert "work:1000" in site.journal.flags("end") and is_sound(site.flags.path)
+
+
+def test_a_process_that_still_has_a_deleted_log_open_sweeps_no_more(site, spawn, tmp_path):
+    script = """
+import sys
+from pathlib import Path
+from flagsweep import FlagSweep
+flags = FlagSweep(sys.argv[1])
+flags.database.connect()
+flags.database.execute_sql("SELECT count(*) FROM flagsweep_flag").fetchall()
+for name in ("-wal", "-shm"):
+    Path(sys.argv[1] + name).unlink()
+flags.sweep()
+"""
+    child = spawn(sys.executable, "-c", script, site.flags.path)
+    assert child.wait(20) == 1
+    assert "was deleted while this process has the database open" in child.log.read_text()
+    assert is_sound(site.flags.path)
+
+
+def test_a_log_that_is_written_back_or_used_by_others_is_no_log_that_was_replaced(site, until, monkeypatch):
+    looks, lost = [], Store.lost
+    monkeypatch.setattr(Store, "lost", lambda store: looks.append(lost(store)) or looks[-1])
+    with running(site.flags, until):
+        for number, statement in enumerate(["VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)", "PRAGMA journal_mode = WAL"]):
+            plain(site.flags.path, statement)
+            site.raise_("work", number)
+            until(site.is_idle)
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            plain(site.flags.path, "PRAGMA journal_mode = DELETE", timeout=0)
+        seen = len(looks)
+        until(lambda: len(looks) > seen + 2)
+    assert not any(looks)
 
 
 @pytest.mark.parametrize("linked", ["file", "folder"])
