@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -84,9 +85,10 @@ class Store(SiteStore):
                 f"{path} was deleted or replaced while it was in use: what is written into the old one nobody sees; "
                 "end every process that has the database open, then start them again"
             )
-        if not path.exists():
-            return f"the database {self.where} is gone"
-        return f"{self.where} was replaced by another file: start the consumer again to sweep that one"
+        return (
+            f"{self.where} was replaced or deleted: what was open is no longer the site's database; "
+            "start again what is to use the one that is there"
+        )
 
     def has_lost_log(self) -> bool:
         """Return whether the database is there, but not the log that a consumer of this process has open."""
@@ -101,10 +103,14 @@ class Store(SiteStore):
         self._ours = {id: files for id, files in self._ours.items() if id != consumer}
 
     def close_engine(self) -> None:
-        """Close the calling thread's connection of ours; but never write a log back that is no longer the database's."""
+        """Close the calling thread's connection of ours; but never write a log back that is no longer the database's.
+
+        The thread that has entered a consumer keeps its own until that has left: with the last one SQLite deletes the log.
+        """
         if not self.in_memory and not self.engine.is_closed() and (self._keeps or self.has_lost_log()):
             self.dialect.keep_open(self.engine)
-        super().close_engine()
+        elif not any(files.thread == threading.get_ident() for files in self._ours.values()):
+            super().close_engine()
 
     def agenda(self, kinds: Sequence[str]) -> list[tuple[str, int, int]]:
         """Return (kind, priority, earliest due time) for every priority in use among the waiting flags of these kinds."""
@@ -358,6 +364,7 @@ class Files:
     """
 
     def __init__(self, paths: Iterable[Path]):
+        self.thread = threading.get_ident()
         self._found = {path: found for path in paths if (found := identity(path)) is not None}
 
     def and_these(self, paths: Iterable[Path]) -> Files:

@@ -1,6 +1,7 @@
 """FlagSweep as a site uses it: sweeping, looking after flags, and sharing a process, a file and a connection with the site."""
 
 import logging
+import os
 import signal
 import sqlite3
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from peewee import SqliteDatabase
 from rig import NEW_YEAR, FakeClock, count, let_go, locked, plain
 
-from flagsweep import ConfigError, DatabaseAway, FlagSweep, FlagSweepError, Snooze, UnknownKind
+from flagsweep import ConfigError, DatabaseAway, FlagSweep, FlagSweepError, NotReady, Snooze, UnknownKind
 from flagsweep.config import SECOND
 
 
@@ -58,6 +59,21 @@ def idle(flags, kind="work", **options):
 def test_a_sweep_of_nothing_counts_nothing(flags):
     idle(flags)
     assert flags.sweep() == {}
+
+
+def test_a_file_that_is_deleted_after_a_sweep_is_made_anew_by_init_in_the_same_process(flags, db_path):
+    """A consumer that had left went on guarding the file it had swept."""
+    work = idle(flags)
+    work.raise_flag()
+    assert flags.sweep() == {"lowered": 1}
+    os.link(db_path, db_path.with_name("aside"))  # Else the new file may get the number of the old one, and pass for it.
+    for path in db_path.parent.glob("site.db*"):
+        path.unlink() if path.is_file() else None
+    with pytest.raises(NotReady, match="flagsweep init"):
+        flags.sweep()
+    assert flags.init() is True
+    work.raise_flag()
+    assert flags.sweep() == {"lowered": 1}
 
 
 def test_a_sweep_counts_each_outcome(flags, clock):
