@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
@@ -108,6 +108,11 @@ class FlagSweep:
         """The handlers by kind; aliases are not listed."""
         return {kind: handler for kind, handler in self._handlers.items() if kind == handler.kind}
 
+    @property
+    def handled(self) -> Collection[str]:
+        """The kinds that there are handlers for, aliases included."""
+        return self._handlers.keys()
+
     def init(self) -> bool:
         """Create the tables, or upgrade them; return whether anything was created. Calling it again does no harm.
 
@@ -189,7 +194,7 @@ class FlagSweep:
             "aliases": aliases,
             "slow_after": slow_after,
         }
-        if callable(kind) and not isinstance(kind, str):
+        if (callable(kind) or isinstance(kind, classmethod)) and not isinstance(kind, str):
             return self._register(kind, None, options, None)
         return lambda function: self._register(function, kind, options, None)
 
@@ -233,7 +238,7 @@ class FlagSweep:
     def _register(self, function: Any, kind: str | None, options: dict[str, Any], rows: OwnRows | None) -> Handler:
         if isinstance(function, Handler):
             function = function.function
-        kind = kind if kind is not None else getattr(function, "__name__", "")
+        kind = kind if kind is not None else name_of(function)
         checked = Options.checked(kind, options)
         for name in (checked.kind, *checked.aliases):
             if name in self._handlers:
@@ -576,6 +581,14 @@ class FlagSweep:
 
     def _explained(self, failed: str) -> AbstractContextManager[None]:
         return self.store.explained(failed)
+
+
+def name_of(function: Any) -> str:
+    """Return the kind that a function has where none is given."""
+    name = getattr(function, "__name__", "")
+    if name == "<lambda>":
+        raise ConfigError("a lambda has no name that could be its kind: write a function, or give kind='...'")
+    return name
 
 
 def where_is(function: Any) -> str:

@@ -212,6 +212,18 @@ def sweep(given: Given, lane: str | None, limit: int | None, as_json: bool) -> N
         click.echo(summary(counts))
     if stopped:
         raise Failure(f"stopped by {stopped[0]}: what had not started was given back")
+    if lane is None and (unknown := unknown_due(flags)):
+        raise Failure(
+            f"flags are due of kinds that no handler is known for: {unknown}; "
+            f"import the module that registers them in {given.app}"
+        )
+
+
+def unknown_due(flags: FlagSweep) -> str:
+    """Return which kinds have flags due and no handler here, with how many, or nothing."""
+    counts = [(str(kind), due) for kind, _, _, due, _ in flags.store.counts(flags.clock.now()) if due]
+    unknown = sorted((kind, due) for kind, due in counts if kind not in flags.handled)
+    return ", ".join(f"{kind} ({due})" for kind, due in unknown)
 
 
 def end_at_once() -> None:

@@ -311,6 +311,11 @@ def _signature(function: Callable[..., Any], kind: str, own_row: bool) -> tuple[
 
     :raises ConfigError: where calls of it could not be told apart by name, or nobody could wait for it.
     """
+    if isinstance(function, classmethod) or _is_method(function):
+        raise ConfigError(
+            f"the handler {kind!r} is a method of a class, and nobody would have an object to call it on: write a function "
+            "of the module, or put @staticmethod between"
+        )
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
         raise ConfigError(f"the handler {kind!r} must be a plain function: for a coroutine write one that calls asyncio.run(...)")
     try:
@@ -328,6 +333,14 @@ def _signature(function: Callable[..., Any], kind: str, own_row: bool) -> tuple[
             f"the handler {kind!r} gets the row alone, so it must have one parameter without a default; it has {signature}"
         )
     return signature.replace(parameters=kept), "flag" in signature.parameters
+
+
+def _is_method(function: Any) -> bool:
+    """Return whether a function stands in a class body and wants its object, as far as names tell."""
+    owner = getattr(function, "__qualname__", "").rpartition(".")[0]
+    code = getattr(function, "__code__", None)
+    names = code.co_varnames[: code.co_argcount] if code is not None else ()
+    return bool(owner) and not owner.endswith("<locals>") and names[:1] in (("self",), ("cls",))
 
 
 def encode(arguments: Mapping[str, Any], kind: str, limit: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import threading
 import traceback
 from collections.abc import Callable, Mapping
@@ -77,6 +78,12 @@ class Parked:
 
 
 DONE = Lowered()
+
+_STARTS = ("Traceback (most recent call last):", "  + Exception Group Traceback (most recent call last):")
+"""Lines behind which the last error of a text is told, and the last group of errors."""
+
+_OF_A_GROUP = re.compile(r"^[ |+-]*\| (?!Traceback \(most recent call last\):$)(\S.*)$")
+"""A line of an exception group, as Python prints it, that names the group or a part of it."""
 
 _UNCLOSABLE: tuple[type[Exception], ...] = (*DATABASE_ERRORS, OSError)
 
@@ -301,10 +308,16 @@ def theirs(error: BaseException) -> TracebackType | None:
 
 
 def headline(error: str) -> str:
-    """Return the line of an error's text that names it: of a traceback the one behind the last frame, else the first."""
-    lines = error.strip().splitlines() or [""]
-    starts = [number for number, line in enumerate(lines) if line == "Traceback (most recent call last):"]
+    """Return the line of an error's text that names it: of a traceback the one behind the last frame, else the first.
+
+    Of a group it is the group's own, and that of its first part.
+    """
+    lines = error.strip("\n").rstrip().splitlines() or [""]
+    starts = [number for number, line in enumerate(lines) if line in _STARTS]
     after = lines[starts[-1] + 1 :] if starts else lines
+    if (starts and lines[starts[-1]] == _STARTS[1]) or (after[:1] and after[0].startswith("  | ")):
+        names = [match[1] for line in after if (match := _OF_A_GROUP.match(line))]
+        return printable(": ".join(names[:2]))
     return printable(next((line for line in after if not line.startswith(" ")), lines[-1]))
 
 

@@ -491,6 +491,17 @@ def test_on_a_terminal_a_sweep_shows_how_far_it_is_and_names_failures(shop, fold
 # sweep.
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_sweep_says_which_kinds_are_due_that_nobody_imported(shop, db_path, options):
+    shop.send.raise_many([(1,), (2,)])
+    plain(db_path, "UPDATE flagsweep_flag SET kind = 'other' WHERE id = 1")
+    result = flagsweep("sweep", *options, code=1)
+    assert "no handler is known for: other (1)" in result.stderr
+    assert json.loads(result.stdout)["lowered"] == 1 if options else result.stdout == "swept 1 flag: 1 lowered\n"
+    assert "no handler is known for: other (1)" in flagsweep("sweep", *options, code=1).stderr
+    assert flagsweep("sweep", "--lane", "mail").exit_code == 0
+
+
 def test_sweep_does_what_is_due_and_closes_with_a_line_of_counts(shop, db_path):
     shop.send.raise_many([(1,), (2,), (3, "fail")])
     result = flagsweep("sweep")

@@ -699,7 +699,7 @@ def test_a_key_is_not_for_raise_many(one):
 
 def test_a_key_is_not_for_an_own_row_whose_flag_its_primary_key_names(flags):
     """Discarding such a flag lowers the row that its key names."""
-    greet = flags.when(Person.owed)(lambda person: None)
+    greet = flags.when(Person.owed, kind="work")(lambda person: None)
     with pytest.raises(ConfigError, match="key"):
         greet.using(key="k").raise_flag(1)
 
@@ -769,3 +769,72 @@ def test_the_returned_value_names_the_flag_and_what_became_of_it(flags, one):
 def test_a_handler_shows_itself_by_kind_and_lane(flags):
     assert repr(flags.handler("work", lane="mail")(star_free)) == "<handler 'work' in lane 'mail'>"
     assert isinstance(flags.handlers["work"], Handler)
+
+
+# What cannot be a handler, and errors that come in groups.
+
+
+def test_a_method_is_refused_where_it_is_declared_with_the_way_out(tmp_path):
+    flags = FlagSweep(tmp_path / "site.db")
+    with pytest.raises(ConfigError, match=r"method of a class.*@staticmethod"):
+
+        class Mailer:
+            @flags.handler
+            def send(self, user_id): ...
+
+    with pytest.raises(ConfigError, match="method of a class"):
+
+        class Maker:
+            @flags.handler
+            @classmethod
+            def make(cls, user_id): ...
+
+    class Plain:
+        @flags.handler
+        @staticmethod
+        def fine(user_id):
+            return user_id
+
+    assert Plain.fine(7) == 7 and "fine" in flags.handlers
+
+    def outer():
+        @flags.handler
+        def inner(self_made): ...
+
+        return inner
+
+    assert outer().kind == "inner"
+
+
+def test_a_lambda_is_asked_for_its_kind(tmp_path):
+    flags = FlagSweep(tmp_path / "site.db")
+    with pytest.raises(ConfigError, match=r"lambda has no name.*kind="):
+        flags.handler(lambda: None)
+    assert flags.handler("named")(lambda: None).kind == "named"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            ExceptionGroup("batch failed", [ValueError("x"), KeyError("y")]),
+            "ExceptionGroup: batch failed (2 sub-exceptions): ValueError: x",
+        ),
+        (
+            ExceptionGroup("outer", [ExceptionGroup("inner", [OSError("deep")])]),
+            "ExceptionGroup: outer (1 sub-exception): ExceptionGroup: inner (1 sub-exception)",
+        ),
+        (BaseExceptionGroup("all", [KeyboardInterrupt()]), "BaseExceptionGroup: all (1 sub-exception): KeyboardInterrupt"),
+        (ValueError("a | b\n  | c"), "ValueError: a | b"),
+    ],
+)
+@pytest.mark.parametrize("raised", [False, True])
+def test_the_headline_of_a_group_is_its_own_text_and_its_first_part(error, expected, raised):
+    from flagsweep.perform import describe, headline
+
+    if raised:
+        try:
+            raise error
+        except BaseException as caught:
+            error = caught
+    assert headline(describe(error)) == expected
