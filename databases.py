@@ -76,9 +76,10 @@ def _after_fork_in_child() -> None:
     """
     _connecting.clear()
     _changed.release()
+    db: Any
     for db in list(_made):
-        if not db.is_closed():
-            _inherited.append(db.connection())
+        if not db._state.closed:  # Not is_closed(), which hides what is kept for a thread's next handler.
+            _inherited.append(db._state.conn)
             db.dispose()
     # No driver is asked for anything: another thread may have been within it at the fork.
     for number, inode in list(_sockets.items()):

@@ -46,6 +46,7 @@ from . import schema
 from .dialects import DATABASE_ERRORS, Dialect
 from .errors import DatabaseAway, FlagSweepError, NotReady
 from .pacer import Pacer
+from .spare import Spare
 
 AWAY: tuple[type[Exception], ...] = (*DATABASE_ERRORS, NotReady, DatabaseAway)
 """What a sweep takes for a database that is away: it is tried again, and nothing is lost."""
@@ -197,6 +198,7 @@ class SiteStore:
         self.where = where
         self.file = file
         self.session = session
+        self.spare = Spare.of(site, dialect.is_stale)
         self.writing = threading.RLock()
 
     @property
@@ -375,8 +377,7 @@ class SiteStore:
             self.dialect.refresh(self.site)  # A pool may have kept one that the server has ended.
             yield self.site
         finally:
-            if not self.site.is_closed():  # A leaked transaction has its connection closed early.
-                self.site.close()
+            self.spare.put_away()  # It may be closed: a leaked transaction has its connection closed early.
 
     def _check_file(self) -> None:
         """Refuse to open a database that is not there: the site's own Peewee object would make an empty file unnoticed."""

@@ -7,18 +7,19 @@ import logging
 import re
 import threading
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from types import CoroutineType, GeneratorType, TracebackType
 from typing import Any
 
-from peewee import Database
+from peewee import Database, OperationalError
 
 from .claims import Claimed, Step, Store
 from .config import SECOND, Clock, seconds
 from .dialects import DATABASE_ERRORS, Damaged, Dialect
+from .dialects.alive import discard
 from .errors import ClaimLost, Discard, Retry, Snooze
 from .handlers import Handler, encode
 from .rows import Row, StillOwed
@@ -156,9 +157,15 @@ class Performer:
             outcome = run(payload)
         except BaseException as error:
             outcome = self._failed(handler, error)
-        if not self.store.site.is_closed() and (leak := leaked(self.store.site, self.store.dialect)):
+        return outcome if self.store.site.is_closed() else self._tidied(handler, outcome)
+
+    def _tidied(self, handler: Handler, outcome: Any) -> Any:
+        """Leave nothing on the site's connection for the next handler, and return what becomes of this one's outcome."""
+        if leak := leaked(self.store.site, self.store.dialect):
             leak.__context__ = getattr(outcome, "exception", None)
             return self._failed(handler, leak)
+        if not self.store.in_memory:  # That one ends with its connection.
+            self.store.spare.put_away()
         return outcome
 
     def _call(self, handler: Handler, claimed: Claimed, payload: dict[str, Any]) -> Any:
@@ -185,7 +192,8 @@ class Performer:
             began = self.clock.monotonic()
             with self.store.borrowed() as site:
                 try:
-                    how = self._in_transaction(site, handler, claimed, payload)
+                    with kept_open(site):
+                        how = self._in_transaction(site, handler, claimed, payload)
                 except BaseException as error:
                     leaked(site, self.store.dialect)
                     raise unmasked(error) from None
@@ -260,6 +268,29 @@ class guarded:
             ) from gone
 
 
+@contextmanager
+def kept_open(db: Any) -> Iterator[None]:
+    """Keep a connection open in which our transaction is: a ``connection_context()`` within leaves it to who is around it.
+
+    :raises OperationalError: Peewee's own where a handler connects or closes, saying why that cannot be.
+    """
+    db._state.ctx.append(None)
+    try:
+        yield
+    except OperationalError as error:
+        if error.args[:1] in _TAKEN:
+            text = "an atomic handler runs in a transaction on flags.database, whose connection is open: leave connect() and "
+            error.args = (f"{error.args[0]} {text}close() out, or write 'with flags.database.connection_context():'",)
+        raise
+    finally:
+        if db._state.ctx:
+            db._state.ctx.pop()
+
+
+_TAKEN = (("Connection already opened.",), ("Attempting to close database while transaction is open.",))
+"""What Peewee says to a handler that connects or closes within our transaction."""
+
+
 def unmasked(error: BaseException) -> BaseException:
     """Return what broke a transaction: leaving one that has vanished fails in its own way, and hides why."""
     cause: BaseException | None = error
@@ -268,7 +299,7 @@ def unmasked(error: BaseException) -> BaseException:
     return cause or error
 
 
-def leaked(db: Database, dialect: Dialect) -> LeakedTransaction | None:
+def leaked(db: Any, dialect: Dialect) -> LeakedTransaction | None:
     """Roll back and close a connection on which a transaction was left open, and return what to say about it."""
     connection = db.connection()
     try:
@@ -283,7 +314,8 @@ def leaked(db: Database, dialect: Dialect) -> LeakedTransaction | None:
         if getattr(db, "database", None) != ":memory:":  # That one ends with its connection.
             db.close()
     except _UNCLOSABLE:
-        db.dispose()
+        discard(db)
+        db._state.reset()
     return LeakedTransaction(
         "the handler left a transaction open on flags.database, or closed its connection: it was rolled back; "
         "use 'with flags.database.atomic():'"

@@ -128,7 +128,7 @@ class Pool:
     def wait(self) -> None:
         """Block until a turn is worth its transaction: all is done, a group is due, or the threads will soon run dry."""
         if self._inline:
-            return self._perform_all(None)
+            return self._perform_some(None)
         woke = time.monotonic()
         while not self._is_ready():
             quiet = not self._read_mail(self._patience())
@@ -225,6 +225,10 @@ class Pool:
         del stack
 
     def _perform_all(self, slot: int | None) -> None:
+        with self._performer.store.spare.performing():
+            self._perform_some(slot)
+
+    def _perform_some(self, slot: int | None) -> None:
         me, todo, running, done = threading.get_ident(), self._todo, self.running, self._done
         began = time.monotonic()
         while True:

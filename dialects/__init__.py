@@ -100,6 +100,10 @@ class Dialect:
         """
         raise NotImplementedError
 
+    def is_stale(self, connection: Any) -> bool:
+        """Return whether a driver's connection must not be used any more, since a server has ended it."""
+        return False
+
     def refresh(self, db: Database) -> None:
         """Outside a transaction: replace the open connection where a server has ended it while it was idle."""
 

@@ -35,7 +35,7 @@ def is_stale(connection: Any, idle: float = 0.0) -> bool:
     """
     if is_cut(connection):
         return True
-    if _is_within(connection) or not (idle >= LONG or _is_readable(connection, 0.0)):
+    if not (idle >= LONG or _is_readable(connection, 0.0)) or _is_within(connection):
         return False
     return not answers(connection)
 

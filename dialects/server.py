@@ -118,6 +118,9 @@ class Server(Dialect):
             self.roll_back(db)
             raise
 
+    def is_stale(self, connection: Any) -> bool:
+        return alive.is_stale(connection)
+
     def refresh(self, db: Database) -> None:
         alive.refresh(db)
 

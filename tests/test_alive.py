@@ -61,9 +61,12 @@ class Server:
     def cut(self, until):
         """End every connection, as a server does that has waited for long enough."""
         for id in self.connected():
-            with suppress(Exception):
-                self.ask(f"SELECT pg_terminate_backend({id})" if self.is_postgres else f"KILL {id}")
+            self.end(id)
         until(lambda: not self.connected())
+
+    def end(self, id):
+        with suppress(Exception):  # It may be gone.
+            self.ask(f"SELECT pg_terminate_backend({id})" if self.is_postgres else f"KILL {id}")
 
     def site(self, kind):
         """Return the site's database: its URL, or a Peewee object of its own."""

@@ -2,6 +2,7 @@
 
 import threading
 from collections import deque
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -35,7 +36,8 @@ class Performer:
     """Note which claims are performed; the first ones wait until they may go on."""
 
     def __init__(self):
-        self.store = SimpleNamespace(close_thread=lambda: None)
+        self.store = SimpleNamespace(close_thread=lambda: None, spare=SimpleNamespace(performing=nullcontext))
+        self.turns = None
         self.alone = threading.Lock()
         self.performed = []
         self.may_go_on = threading.Event()

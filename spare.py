@@ -1,0 +1,106 @@
+"""The site's connection between two flags: kept open for the thread's next handler, and closed in every handler's sight.
+
+A handler finds it closed, as in a thread of its own, whatever the one before left: so ``connect()`` is as good as doing without.
+To connect anew for each flag would cost more than most handlers do.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from .dialects.alive import discard
+
+
+class Spare:
+    """Keep the connection of each thread that performs, one flag after the other.
+
+    Meanwhile the database object calls closed what is kept, and connecting takes it, unless the server has ended it.
+
+    :param is_stale: whether a driver's connection must not be used any more.
+    """
+
+    def __init__(self, db: Any, is_stale: Callable[[Any], bool]):
+        self._db = db
+        self._is_stale = is_stale
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._threads: set[int] = set()
+        self._inherited: list[Any] = []
+
+    @classmethod
+    def of(cls, db: Any, is_stale: Callable[[Any], bool]) -> Spare:
+        """Return the one that there is for a database object, which several stores may share."""
+        return vars(db).setdefault("_flagsweep_spare", cls(db, is_stale))
+
+    @contextmanager
+    def performing(self) -> Iterator[None]:
+        """Keep this thread's connection from one flag to the next, until it has no more to do."""
+        me = threading.get_ident()
+        with self._lock:
+            if not self._threads:
+                self._wrap()
+            self._threads.add(me)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._threads.discard(me)
+                self._close()
+                if not self._threads:
+                    self._unwrap()
+
+    def put_away(self) -> None:
+        """Close this thread's connection in the eyes of the site; in truth only where the thread does not perform."""
+        state = self._db._state
+        if state.closed:
+            return
+        if threading.get_ident() not in self._threads:
+            self._db.close()
+            return
+        if state.ctx:  # A handler has entered a context and not left it.
+            state.ctx = []
+        state.spare = True
+
+    def _close(self) -> None:
+        state = self._db._state
+        state.spare = False
+        if not state.closed:
+            discard(self._db) if self._is_stale(state.conn) else self._db.close()
+
+    def _wrap(self) -> None:
+        names = ("connect", "is_closed")
+        self._own = {name: vars(self._db)[name] for name in names if name in vars(self._db)}
+        self._connect_anew, state = self._db.connect, self._db._state
+        self._db.connect = self._connect
+        self._db.is_closed = lambda: state.closed or getattr(state, "spare", False)
+
+    def _unwrap(self) -> None:
+        del self._db.connect, self._db.is_closed
+        vars(self._db).update(self._own)
+
+    def _connect(self, reuse_if_open: bool = False) -> bool:
+        state = self._db._state
+        is_spare = getattr(state, "spare", False) and not state.closed
+        state.spare = False
+        if is_spare and self._is_usable(state):
+            return True
+        opened = self._connect_anew(reuse_if_open)
+        while opened and self._is_stale(state.conn):  # A pool keeps what the server has ended.
+            discard(self._db)
+            self._connect_anew()
+        return opened
+
+    def _is_usable(self, state: Any) -> bool:
+        """Return whether what was kept can be used; where not, let go of it."""
+        if self._pid != os.getpid():  # A handler has forked: the connection is the parent's, and is not to be closed either.
+            self._inherited.append(state.conn)
+            state.reset()
+            return False
+        if self._is_stale(state.conn):
+            discard(self._db)
+            return False
+        return True
