@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -24,6 +25,7 @@ from .handlers import Handler
 from .lanes import Lane, Pacer
 from .perform import Performer
 from .pool import Pool
+from .spare import free_connections, too_small
 from .tasks import SweepTasks
 from .watch import Chores, Guard, Keeper, Watcher, choose_bell
 
@@ -226,6 +228,9 @@ class Runner:
         )
         for name, lane in lanes.items():
             log.info("lane %s, %d threads: %s", name, lane.pool.size, ", ".join(sorted(lane.kinds())) or "no kinds")
+        threads = {name: self.settings.lanes.get(name, self.settings.threads) for name in lanes}
+        if problem := too_small(self.store.site, threads):
+            log.warning("%s; %s", *problem)
 
     def _free_the_dead(self) -> int:
         assert self._enlisted is not None
@@ -340,12 +345,15 @@ def make_lanes(
         by_lane.setdefault(handler.lane, {})[kind] = handler
     performer = Performer(store, handlers, clock, stopping)
     pacer = Pacer(settings.writer_share if store.dialect.one_writer and not flat_out else 1.0, settings.batch)
-    inline = store.in_memory
+    inline, free = store.in_memory, free_connections(store.site)
+    most = sys.maxsize if free is None else max(1, free)
     lanes = {}
     for name, mine in by_lane.items():
         if only in (None, name):
-            threads = 0 if inline else settings.lanes.get(name, settings.threads)
+            threads = 0 if inline else min(most, settings.lanes.get(name, settings.threads))
             pool = Pool(name, threads, performer, enlisted.box)
             may_claim = partial(enlisted.may_claim, name)
             lanes[name] = Lane(name, mine, store, clock, pool, pacer, enlisted.id, on_dead, flat_out, may_claim)
+    if sum(lane.pool.size for lane in lanes.values()) > most:
+        performer.turns = threading.Semaphore(most)
     return lanes

@@ -19,6 +19,7 @@ from .errors import FlagSweepError
 from .lease import folder_of
 from .lease import leftovers as leftover_files
 from .rows import OwnRows
+from .spare import too_small
 from .watch import LOCAL, file_system
 
 if TYPE_CHECKING:
@@ -352,7 +353,14 @@ def _names(names: Iterable[str], most: int = 10) -> str:
     return ", ".join(listed[:most]) + more
 
 
-SWEEPING: list[Check] = [consumer, leftovers]
+def pool(patient: Patient) -> list[Finding]:
+    """Check that a pool of the site's has a connection for each thread that performs."""
+    settings = patient.flags.settings
+    problem = too_small(patient.store.site, {n: settings.lanes.get(n, settings.threads) for n in patient.flags.lane_names()})
+    return [Finding("warn", "pool", *problem)] if problem else []
+
+
+SWEEPING: list[Check] = [consumer, leftovers, pool]
 
 
 # The flags themselves.

@@ -141,6 +141,8 @@ class Performer:
         self.clock = clock
         self.stopping = stopping
         self.alone = threading.Lock()
+        self.turns: threading.Semaphore | None = None
+        """Where the site's pool has fewer connections than there are threads: as many perform at once."""
 
     def perform(self, claimed: Claimed) -> Any:
         """Return the outcome of one flag."""

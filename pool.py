@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections import deque
@@ -128,7 +129,7 @@ class Pool:
     def wait(self) -> None:
         """Block until a turn is worth its transaction: all is done, a group is due, or the threads will soon run dry."""
         if self._inline:
-            return self._perform_some(None)
+            return self._perform_some(None, sys.maxsize)
         woke = time.monotonic()
         while not self._is_ready():
             quiet = not self._read_mail(self._patience())
@@ -218,20 +219,26 @@ class Pool:
         slot = self._box.slot() if self._box else None
         stack = crash_stack() if self._box else None
         while self._work.get():
-            self._perform_all(slot)
+            self._perform_in_turns(slot) if self._performer.turns else self._perform_all(slot)
             self._performer.store.close_thread()
         if self._box and slot:
             self._box.free(slot)
         del stack
 
+    def _perform_in_turns(self, slot: int | None) -> None:
+        """Perform one flag after the other, and give the site's connection back in between: other threads have none."""
+        while self._todo:
+            with self._performer.turns, self._performer.store.spare.performing():  # type: ignore[union-attr]
+                self._perform_some(slot, 1)
+
     def _perform_all(self, slot: int | None) -> None:
         with self._performer.store.spare.performing():
-            self._perform_some(slot)
+            self._perform_some(slot, sys.maxsize)
 
-    def _perform_some(self, slot: int | None) -> None:
+    def _perform_some(self, slot: int | None, most: int) -> None:
         me, todo, running, done = threading.get_ident(), self._todo, self.running, self._done
         began = time.monotonic()
-        while True:
+        for _ in range(most):
             try:
                 claimed = todo.popleft()
             except IndexError:

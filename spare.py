@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -104,3 +104,30 @@ class Spare:
             discard(self._db)
             return False
         return True
+
+
+def pool_size(db: Any) -> int | None:
+    """Return how many connections a pool of the site's may have at once; None where it is none, or has no limit."""
+    return getattr(db, "_max_connections", None) or None
+
+
+def free_connections(db: Any) -> int | None:
+    """Return how many of a pool's connections nobody has just now; None without a limit."""
+    size = pool_size(db)
+    return None if size is None else size - len(db._in_use)
+
+
+def too_small(db: Any, threads: Mapping[str, int]) -> tuple[str, str] | None:
+    """Return what is wrong with a pool that has fewer connections than our lanes have threads, and the fix; or None.
+
+    :param threads: how many each lane has.
+    """
+    size, wanted = pool_size(db), sum(threads.values())
+    if size is None or size >= wanted:
+        return None
+    text = f"the site's pool has {size} connections for {wanted} threads ({_listed(threads)}): {size} handlers run at once"
+    return text, f"give it max_connections={wanted} or more, or the lanes fewer threads"
+
+
+def _listed(threads: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(threads.items()))

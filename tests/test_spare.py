@@ -1,7 +1,9 @@
 """The site's connection from one flag to the next: each handler finds it as it would alone, and a small pool is enough."""
 
+import logging
 import os
 import threading
+import time
 from contextlib import suppress
 
 import pytest
@@ -232,3 +234,45 @@ def test_a_server_that_ends_connections_costs_a_thread_one_attempt_at_most(make,
                 server.end(id)
         until(lambda: len(set(done)) == 3000, limit=60)
     assert len(failed) <= 2 * 4, "twice, for each of four threads"
+
+
+# A pool that is smaller than the threads.
+
+
+def test_a_pool_smaller_than_the_threads_burns_no_attempt(make, until, caplog):
+    caplog.set_level(logging.WARNING, "flagsweep")
+    flags = make("pool", threads=6, max_connections=2)
+    together, most = [], []
+
+    @flags.handler(max_attempts=1)
+    def work(n):
+        together.append(n)
+        most.append(len(together))
+        flags.database.execute_sql("SELECT 1")
+        time.sleep(0.005)
+        together.remove(n)
+
+    flags.handler("other", lane="other", max_attempts=1)(work.function)
+    work.raise_many([{"n": n} for n in range(30)])
+    flags.handlers["other"].raise_many([{"n": 1000 + n} for n in range(30)])
+    with running(flags, until):
+        until(lambda: len(most) == 60, limit=20)  # Asked by nobody who would take one of the two connections.
+    assert failures(flags) == []
+    assert max(most) == 2
+    assert "pool has 2 connections for 12 threads (default 6, other 6): 2 handlers run at once" in caplog.text
+    (finding,) = [f for f in flags.doctor() if f.what == "pool"]
+    assert finding.level == "warn" and "max_connections=12" in finding.fix
+
+
+def test_a_connection_that_the_caller_of_a_sweep_has_counts(make):
+    flags = make("pool", threads=4, max_connections=2)
+    flags.handler("work", max_attempts=1)(lambda n: flags.database.execute_sql("SELECT 1"))
+    flags.handlers["work"].raise_many([{"n": n} for n in range(40)])
+    with flags.database.connection_context():
+        assert flags.sweep() == {"lowered": 40}
+
+
+def test_of_a_pool_that_is_large_enough_nothing_is_said(make):
+    flags = make("pool", threads=4, max_connections=4)
+    flags.handler("work")(lambda n: None)
+    assert not [f for f in flags.doctor() if f.what == "pool"]
