@@ -337,7 +337,7 @@ def _signature(function: Callable[..., Any], kind: str, own_row: bool) -> tuple[
 
 def _is_method(function: Any) -> bool:
     """Return whether a function stands in a class body and wants its object, as far as names tell."""
-    owner = getattr(function, "__qualname__", "").rpartition(".")[0]
+    owner = "" if inspect.ismethod(function) else getattr(function, "__qualname__", "").rpartition(".")[0]
     code = getattr(function, "__code__", None)
     names = code.co_varnames[: code.co_argcount] if code is not None else ()
     return bool(owner) and not owner.endswith("<locals>") and names[:1] in (("self",), ("cls",))

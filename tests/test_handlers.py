@@ -805,6 +805,12 @@ def test_a_method_is_refused_where_it_is_declared_with_the_way_out(tmp_path):
 
     assert outer().kind == "inner"
 
+    class Bound:
+        def act(self, user_id):
+            return user_id
+
+    assert flags.handler("bound")(Bound().act)(7) == 7
+
 
 def test_a_lambda_is_asked_for_its_kind(tmp_path):
     flags = FlagSweep(tmp_path / "site.db")
