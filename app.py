@@ -433,7 +433,7 @@ class FlagSweep:
 
     def _lease(self, stack: ExitStack) -> Lease | SessionLease | None:
         """Return the leases for looking, or None where there are none that this user may see."""
-        if self.path is not None and not (folder_of(self.path) / "lease").is_file():
+        if self.path is not None and not os.access(folder_of(self.path) / "lease", os.R_OK | os.W_OK):
             return None
         try:
             lease = open_lease(self.store, self.path)

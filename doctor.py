@@ -343,7 +343,7 @@ def _crash_reports(patient: Patient, consumer: int) -> list[Path]:
     if patient.flags.path is None:
         return []
     files = leftover_files(folder_of(patient.path), consumer)
-    return [file for file in files if file.suffix == ".txt" and file.exists() and file.stat().st_size]
+    return [file for file in files if file.suffix == ".txt" and os.access(file, os.R_OK) and file.stat().st_size]
 
 
 def _names(names: Iterable[str], most: int = 10) -> str:

@@ -44,18 +44,71 @@ def folder_on_host(where: str, state_dir: str | os.PathLike[str] = "") -> Path:
     :param state_dir: the folder to make it in; by default below the user's home.
     :raises NotReady: where it cannot be made, or strangers may write to it.
     """
-    base = Path(state_dir or Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "flagsweep")
-    folder = base / hashlib.sha256(where.encode()).hexdigest()[:16]
+    base = Path(state_dir or os.environ.get("XDG_STATE_HOME") or "~/.local/state")
+    folder = base / ("" if state_dir else "flagsweep") / hashlib.sha256(where.encode()).hexdigest()[:16]
     try:
+        folder = folder.expanduser()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.stat()
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:  # A user without a home, too.
         raise NotReady(
-            f"{folder}, for a consumer's notes, cannot be made: {error}; set state_dir to a folder of its user"
+            f"{folder}, for a consumer's notes, cannot be made: {error}; "
+            "set state_dir (FLAGSWEEP_STATE_DIR) to a folder of its user"
         ) from error
     if found.st_mode & 0o022 or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
-        raise NotReady(f"{folder}, for a consumer's notes, belongs to others or can be written by them: set state_dir to another")
+        raise NotReady(
+            f"{folder}, for a consumer's notes, belongs to {_user(found.st_uid)} or can be written by others: "
+            "set state_dir (FLAGSWEEP_STATE_DIR) to another"
+        )
     return folder
+
+
+def _user(uid: int) -> str:
+    """Return the name of a user, or its number where it has none."""
+    try:
+        import pwd
+
+        return pwd.getpwuid(uid).pw_name
+    except (ImportError, KeyError):
+        return f"user {uid}"
+
+
+def opened(path: Path, flags: int = 0) -> int:
+    """Open a file of a consumer's, made where it is missing, and return its descriptor. No link is followed.
+
+    What root makes is given to who owns the folder: whose database it is must be able to go on without root.
+    """
+    safe = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | safe | flags, 0o600)
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        owner = os.stat(path.parent)
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    return descriptor
+
+
+def _made_for(folder: Path, database: Path) -> None:
+    """Make the folder beside a database, as its owner's also where root makes it."""
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        return
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        with suppress(FileNotFoundError):
+            owner = database.stat()
+            os.chown(folder, owner.st_uid, owner.st_gid)
+
+
+def _out_of_reach(folder: Path, error: OSError) -> NotReady:
+    """Return the error of a folder that this user may not use, saying whose it is and what mends that."""
+    database = Path(str(folder).removesuffix(".flagsweep"))
+    why = f"{folder}, where consumers keep their leases, cannot be used: {error.strerror}"
+    try:
+        theirs, ours = _user(folder.stat().st_uid), _user(database.stat().st_uid)
+    except OSError:
+        return NotReady(f"{why}; run flagsweep as the user who owns the database")
+    if theirs == ours:
+        return NotReady(f"{why}; it belongs to {theirs}, as the database does: run flagsweep as that user")
+    return NotReady(f"{why}; it belongs to {theirs}, and the database to {ours}: 'chown -R {ours} {folder}' mends it")
 
 
 class Lease:
@@ -73,10 +126,10 @@ class Lease:
         self._held: set[int] = set()
         self._others: list[int] = []
         try:
-            folder.mkdir(mode=0o700, exist_ok=True)
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            _made_for(folder, Path(str(folder).removesuffix(".flagsweep")))
+            self._fd = opened(self.path)
         except OSError as error:
-            raise NotReady(f"{self.path} cannot be opened: {error.strerror}; run flagsweep as the user who owns it") from error
+            raise _out_of_reach(folder, error) from error
         _open.add(self)
 
     def take(self, byte: int) -> None:
@@ -191,7 +244,7 @@ class BlackBox:
         _boxes.add(self)
 
     def _create(self, path: Path, content: bytes) -> None:
-        with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "r+b") as file:
+        with open(opened(path, os.O_TRUNC), "r+b") as file:
             file.write(content)  # Not truncate(): the first write into a hole is a SIGBUS where the disk is full.
             file.flush()
             self._map = mmap.mmap(file.fileno(), len(content))
@@ -273,8 +326,7 @@ class CrashLog:
 
     def _create(self, path: Path) -> None:
         self.path = path
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        self._file: IO[bytes] = os.fdopen(descriptor, "r+b")
+        self._file: IO[bytes] = os.fdopen(opened(path, os.O_TRUNC), "r+b")
         faulthandler.enable(self._file)  # With all threads: Python names the crashing one only then.
 
     def move(self, consumer: int) -> None:

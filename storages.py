@@ -306,6 +306,9 @@ def make_private(path: Path, content: bytes = b"") -> None:
     if path.exists():
         return
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        if hasattr(os, "geteuid") and os.geteuid() == 0:  # Whose folder it is must be able to go on without root.
+            owner = os.stat(path.parent)
+            os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
         file.write(content)
     try:
         os.link(draft, path)  # Whoever opens it finds it whole.
