@@ -15,7 +15,7 @@ OTHER = 65534
 AS_ANOTHER = """
 import os, sys
 import flagsweep.cli, flagsweep.doctor, flagsweep.consumer, flagsweep.queues, rich.table, rich.console, rich.progress
-b"".decode("unicode_escape"), "".encode("idna")
+b"x".decode("unicode_escape"), "x".encode("idna")
 os.setgroups([]); os.setgid(%d); os.setuid(%d)
 sys.argv = ["flagsweep", *sys.argv[1:]]
 flagsweep.cli.main()
