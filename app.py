@@ -17,7 +17,7 @@ from peewee import Database
 
 from .claims import Claimed, Store
 from .config import SECOND, Backoff, Clock, Settings
-from .consumer import Runner, go_on_as, make_lanes
+from .consumer import Runner, go_on_as, make_lanes, threads_of_lanes
 from .databases import name_if_other, open_store
 from .deaths import DeathNotices, OnDead
 from .enlisted import Enlisted, open_lease
@@ -297,7 +297,8 @@ class FlagSweep:
         with ExitStack() as stack:
             stack.callback(self.store.close_engine)
             self.store.check_schema(self.store.version())
-            enlisted = Enlisted(self.store, self.path, self.clock, "sweep", self.settings)
+            threads = sum(threads_of_lanes(self.settings, self._handlers).values())
+            enlisted = Enlisted(self.store, self.path, self.clock, "sweep", self.settings, threads)
             stack.callback(enlisted.leave)
             enlisted.rescue(self._options_of, self._on_dead)
             self.store.release_orphans(self.clock.now())

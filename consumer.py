@@ -20,7 +20,7 @@ from huey.consumer import Consumer as HueyConsumer
 from .claims import Claimed, Store
 from .config import Clock, Settings
 from .enlisted import Enlisted
-from .errors import LaneStuck
+from .errors import ConfigError, LaneStuck
 from .handlers import Handler
 from .lanes import Lane, Pacer
 from .perform import Performer
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from .queues import SharedQueue
 
 log = logging.getLogger("flagsweep")
+
+MOST_THREADS = 4096
+"""Threads of all lanes of a consumer: each has a stack, a connection or two, and a slot in the black box."""
 
 
 class _Consumer(HueyConsumer):
@@ -148,7 +151,8 @@ class Runner:
         with Signals(self.stop, self._end_at_once):
             if self.queue:
                 self.queue.check()
-            self._enlisted = Enlisted(self.store, self.path, self.clock, "run", self.settings)
+            threads = sum(threads_of_lanes(self.settings, self.handlers).values())
+            self._enlisted = Enlisted(self.store, self.path, self.clock, "run", self.settings, threads)
             try:
                 self._begin(self._enlisted)
                 self._consumer.run()  # type: ignore[union-attr]
@@ -228,8 +232,7 @@ class Runner:
         )
         for name, lane in lanes.items():
             log.info("lane %s, %d threads: %s", name, lane.pool.size, ", ".join(sorted(lane.kinds())) or "no kinds")
-        threads = {name: self.settings.lanes.get(name, self.settings.threads) for name in lanes}
-        if problem := too_small(self.store.site, threads):
+        if problem := too_small(self.store.site, threads_of_lanes(self.settings, self.handlers)):
             log.warning("%s; %s", *problem)
 
     def _free_the_dead(self) -> int:
@@ -324,6 +327,22 @@ def _sweep_from(lanes: Mapping[str, Lane], tasks: SweepTasks, name: str, seat: i
     tasks.ask(name)
 
 
+def threads_of_lanes(settings: Settings, handlers: Mapping[str, Handler]) -> dict[str, int]:
+    """Return how many threads each lane has.
+
+    :raises ConfigError: where they are more than a process should have.
+    """
+    names = dict.fromkeys([*settings.lanes, *(handler.lane for handler in handlers.values())])
+    threads = {name: settings.lanes.get(name, settings.threads) for name in names}
+    if (total := sum(threads.values())) > MOST_THREADS:
+        most = ", ".join(f"{name} {count}" for name, count in sorted(threads.items(), key=lambda item: -item[1])[:5])
+        raise ConfigError(
+            f"the lanes have {total:,} threads in all, and {MOST_THREADS:,} are the most: give them fewer ({most}), "
+            "or some lanes a consumer of their own"
+        )
+    return threads
+
+
 def make_lanes(
     settings: Settings,
     handlers: Mapping[str, Handler],
@@ -347,11 +366,10 @@ def make_lanes(
     pacer = Pacer(settings.writer_share if store.dialect.one_writer and not flat_out else 1.0, settings.batch)
     inline, free = store.in_memory, free_connections(store.site)
     most = sys.maxsize if free is None else max(1, free)
-    lanes = {}
+    threads, lanes = threads_of_lanes(settings, handlers), {}
     for name, mine in by_lane.items():
         if only in (None, name):
-            threads = 0 if inline else min(most, settings.lanes.get(name, settings.threads))
-            pool = Pool(name, threads, performer, enlisted.box)
+            pool = Pool(name, 0 if inline else min(most, threads[name]), performer, enlisted.box)
             may_claim = partial(enlisted.may_claim, name)
             lanes[name] = Lane(name, mine, store, clock, pool, pacer, enlisted.id, on_dead, flat_out, may_claim)
     if sum(lane.pool.size for lane in lanes.values()) > most:

@@ -31,12 +31,21 @@ class Enlisted:
 
     :param path: the database file; None for one on a server, or in memory.
     :param mode: ``run`` or ``sweep``.
+    :param threads: how many threads its lanes have in all, at the most.
     """
 
     LOOK_EVERY = 0.25
     """Seconds between two signs of life on a server."""
 
-    def __init__(self, store: Store, path: Path | None, clock: Clock, mode: str, settings: Settings | None = None):
+    def __init__(
+        self,
+        store: Store,
+        path: Path | None,
+        clock: Clock,
+        mode: str,
+        settings: Settings | None = None,
+        threads: int = BlackBox.SLOTS,
+    ):
         settings = settings or Settings()
         self.store = store
         self.folder: Path | None = None
@@ -57,7 +66,7 @@ class Enlisted:
         self._thread: threading.Thread | None = None
         self.id = 0
         try:
-            self._enter(path, settings)
+            self._enter(path, settings, threads)
         except BaseException as error:
             self.close() if self.id else self._close_lease()
             if isinstance(error, OSError):
@@ -66,7 +75,7 @@ class Enlisted:
                 ) from error
             raise
 
-    def _enter(self, path: Path | None, settings: Settings) -> None:
+    def _enter(self, path: Path | None, settings: Settings, threads: int) -> None:
         self.folder = _folder(self.store, path, settings)
         self._lease = open_lease(self.store, path)
         if self.folder is not None and path is None:
@@ -75,7 +84,7 @@ class Enlisted:
             self._take_run_byte()
         self.id = self.store.enlist(self._mode, os.getpid(), platform.node(), self._clock.now(), self._hold)
         if self.folder is not None:
-            self.box = BlackBox(self.folder, self.id)
+            self.box = BlackBox(self.folder, self.id, threads)
             self._crash_log = CrashLog(self.folder, self.id) if self._mode == "run" else None
         if isinstance(self._lease, SessionLease):
             thread = threading.Thread(target=self._look_after, args=(self._lease,), name="flagsweep-lease", daemon=True)

@@ -364,7 +364,7 @@ class Lane:
         self.wake_at = None
         for handler in self._own:
             ready = self._blind.get(handler.kind, 0.0)
-            began = time.monotonic()
+            began = self._clock.monotonic()
             if began < ready and (not self._thorough or self.pool.outstanding):
                 self.wake_at = min(ready, self.wake_at or ready)
                 continue
@@ -379,10 +379,10 @@ class Lane:
         with self._part(f"{handler.kind} gets no flags") as part:
             if handler.rows is not None and handler.rows.early:
                 # Asked again where nobody else writes: a column that is down does not tell that its row was done.
-                rows = self._find(handler, time.monotonic(), lock=self._store.dialect.shared)
+                rows = self._find(handler, self._clock.monotonic(), lock=self._store.dialect.shared)
             discovered = self._insert(handler, rows, now)
         if part.failed:
-            self._blind[handler.kind] = time.monotonic() + 60
+            self._blind[handler.kind] = self._clock.monotonic() + 60
         return discovered
 
     def _insert(self, handler: Handler, rows: list[tuple[str, str]], now: int) -> int:
@@ -411,10 +411,10 @@ class Lane:
             if handler.kind not in self._blind or not self._thorough:
                 why = headline(describe(error))
                 log.warning("%s finds no rows: %s; it is asked again in a minute, other kinds go on", handler.kind, why)
-            self._blind[handler.kind] = time.monotonic() + 60
+            self._blind[handler.kind] = self._clock.monotonic() + 60
             return []
-        took = time.monotonic() - began
-        self._blind[handler.kind] = 0.0 if rows else time.monotonic() + 9 * took
+        took = self._clock.monotonic() - began
+        self._blind[handler.kind] = 0.0 if rows else self._clock.monotonic() + 9 * took
         return rows
 
     # Settling.

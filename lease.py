@@ -232,14 +232,16 @@ class BlackBox:
     """Keep what each thread runs, in memory that the kernel keeps when the process dies.
 
     Shared memory and not ``pwrite``: a write to a file costs nine times more. A slot holds flag, token and thread.
+
+    :param slots: how many threads there may be.
     """
 
     SLOTS = 1024
     _WIDTH = 3  # flag, token, thread
 
-    def __init__(self, folder: Path, consumer: int):
-        self._create(folder / f"box-{consumer}", bytes(8 * (1 + self.SLOTS * self._WIDTH)))
-        self._free = list(range(self.SLOTS - 1, -1, -1))
+    def __init__(self, folder: Path, consumer: int, slots: int = SLOTS):
+        self._create(folder / f"box-{consumer}", bytes(8 * (1 + slots * self._WIDTH)))
+        self._free = list(range(slots - 1, -1, -1))
         self._lock = threading.Lock()
         _boxes.add(self)
 

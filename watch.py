@@ -132,8 +132,10 @@ class SessionBell(Bell):
         if self._session is None:
             self._listen_anew()
         connection = self._session.connection()
-        heard = select.select([connection, self._read_end], [], [], min(timeout, self._every))[0]
-        if connection not in heard:
+        ends = select.poll()  # select() takes no descriptor above 1,023.
+        ends.register(connection, select.POLLIN)
+        ends.register(self._read_end, select.POLLIN)
+        if all(ready == self._read_end for ready, _ in ends.poll(min(timeout, self._every) * 1000)):
             return self._ask_whether_it_lives(connection)
         try:
             told = [notice.payload for notice in connection.notifies(timeout=0)]

@@ -1,5 +1,7 @@
 """How a consumer starts and stops: whatever step fails, and whenever it is told to stop, it leaves nothing behind."""
 
+import os
+import resource
 import threading
 from types import SimpleNamespace
 
@@ -9,13 +11,13 @@ from clients import DATABASES
 from work import Work, running
 
 import flagsweep.consumer
-from flagsweep import LeaseHeld
+from flagsweep import ConfigError, LeaseHeld
 from flagsweep.claims import Store
 from flagsweep.consumer import Runner
 from flagsweep.enlisted import Enlisted
 from flagsweep.lease import BlackBox, CrashLog
 from flagsweep.tasks import SweepTasks
-from flagsweep.watch import Keeper, Watcher
+from flagsweep.watch import Keeper, SessionBell, Watcher
 
 
 @pytest.fixture(params=DATABASES)
@@ -174,3 +176,44 @@ def test_a_second_run_of_one_object_fails_and_leaves_the_first_as_it_was(site, u
         site.flags.stop()
         first.join(10)
         assert not first.is_alive()
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_each_of_many_threads_has_its_place_in_the_black_box(url, tmp_path, until):
+    """The 1,025th found none, and died."""
+    lanes = {"default": 1000, "mail": 1000, "slow": 1}
+    work = Work(url, tmp_path / "journal", lanes=lanes).prepare()
+    with running(work.flags, until):
+        box = work.flags._runner._enlisted.box
+        assert len({box.slot() for _ in range(2001)}) == 2001
+    work.close()
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_more_threads_than_a_process_should_have_are_refused_before_anything_starts(url, tmp_path):
+    lanes = {f"lane{number}": 1000 for number in range(5)}
+    work = Work(url, tmp_path / "journal", lanes=lanes).prepare()
+    for start in (work.flags.run, work.flags.sweep):
+        with pytest.raises(ConfigError, match=r"lanes have 5,012 threads in all, and 4,096 are the most.*lane0 1000"):
+            start()
+    assert not traces(work)
+    work.close()
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_commits_are_heard_of_by_a_process_with_more_than_a_thousand_files_open(site, until):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    many = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        session = site.flags.store.dialect.listener(site.flags.store.session)
+        bell = SessionBell(session)
+        bell.wait(0, None)
+        site.raise_("work", 1)
+        until(lambda: bell.wait(1, None) and bell.heard() == {(0, "work")})
+        bell.close()
+        bell.free()
+    finally:
+        for each in many:
+            os.close(each)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

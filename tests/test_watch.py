@@ -16,6 +16,7 @@ from work import Work, running
 
 import flagsweep.watch
 from flagsweep.claims import Store
+from flagsweep.config import Clock
 from flagsweep.dialects.sqlite import Sqlite
 from flagsweep.watch import Bell, FileBell, Watcher, choose_bell
 
@@ -99,6 +100,24 @@ def test_an_own_row_that_is_set_starts_its_handler_at_once(watched, until):
         until(watched.is_idle)
     plain(watched.flags.path, "UPDATE person SET greet = 1 WHERE id = 1")
     until(lambda: watched.journal.flags("start").count("greet:1") == 2, limit=AT_ONCE)
+
+
+class EarlyClock(Clock):
+    """Count from another moment than the system does: what is compared must come from one clock."""
+
+    began = time.monotonic()
+
+    def monotonic(self):
+        return super().monotonic() - self.began
+
+
+def test_an_own_row_that_may_not_be_looked_for_at_once_is_found_a_little_later_by_whatever_clock(make, until):
+    site = make(clock=EarlyClock())
+    with running(site.flags, until):
+        for number in range(1, 16):
+            site.add_people(1)
+            until(lambda number=number: started(site, f"greet:{number}"), limit=5)
+            until(site.is_idle)
 
 
 def test_commits_that_make_nothing_due_start_no_sweep(watched, until, monkeypatch):
