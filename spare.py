@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from .dialects.alive import discard
+from .dialects.alive import TRIES, discard
 
 
 class Spare:
@@ -27,7 +27,6 @@ class Spare:
         self._db = db
         self._is_stale = is_stale
         self._lock = threading.Lock()
-        self._pid = os.getpid()
         self._threads: set[int] = set()
         self._inherited: list[Any] = []
 
@@ -47,9 +46,9 @@ class Spare:
         try:
             yield
         finally:
+            self._close()
             with self._lock:
                 self._threads.discard(me)
-                self._close()
                 if not self._threads:
                     self._unwrap()
 
@@ -63,20 +62,21 @@ class Spare:
             return
         if state.ctx:  # A handler has entered a context and not left it.
             state.ctx = []
-        state.spare = True
+        state.spare = os.getpid()
 
     def _close(self) -> None:
-        state = self._db._state
-        state.spare = False
-        if not state.closed:
-            discard(self._db) if self._is_stale(state.conn) else self._db.close()
+        if self._take() and not self._db._state.closed:
+            try:
+                self._db.close()
+            except Exception:  # Ended by the server just now, or left in a state that Peewee does not close.
+                discard(self._db)
 
     def _wrap(self) -> None:
         names = ("connect", "is_closed")
         self._own = {name: vars(self._db)[name] for name in names if name in vars(self._db)}
         self._connect_anew, state = self._db.connect, self._db._state
         self._db.connect = self._connect
-        self._db.is_closed = lambda: state.closed or getattr(state, "spare", False)
+        self._db.is_closed = lambda: state.closed or getattr(state, "spare", 0) != 0
 
     def _unwrap(self) -> None:
         del self._db.connect, self._db.is_closed
@@ -84,23 +84,26 @@ class Spare:
 
     def _connect(self, reuse_if_open: bool = False) -> bool:
         state = self._db._state
-        is_spare = getattr(state, "spare", False) and not state.closed
-        state.spare = False
-        if is_spare and self._is_usable(state):
+        if getattr(state, "spare", 0) and not state.closed and self._take():
             return True
+        state.spare = 0
         opened = self._connect_anew(reuse_if_open)
-        while opened and self._is_stale(state.conn):  # A pool keeps what the server has ended.
+        for _ in range(TRIES):  # A pool keeps what the server has ended.
+            if not opened or not self._is_stale(state.conn):
+                break
             discard(self._db)
             self._connect_anew()
         return opened
 
-    def _is_usable(self, state: Any) -> bool:
-        """Return whether what was kept can be used; where not, let go of it."""
-        if self._pid != os.getpid():  # A handler has forked: the connection is the parent's, and is not to be closed either.
+    def _take(self) -> bool:
+        """Have what this thread has kept be open again; return False, and let go of it, where it cannot be used."""
+        state = self._db._state
+        owner, state.spare = getattr(state, "spare", 0), 0
+        if owner not in (0, os.getpid()):  # A handler has forked: the connection is the parent's, and is not to be closed either.
             self._inherited.append(state.conn)
             state.reset()
             return False
-        if self._is_stale(state.conn):
+        if not state.closed and self._is_stale(state.conn):
             discard(self._db)
             return False
         return True

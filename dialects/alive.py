@@ -14,7 +14,7 @@ LONG = 60.0
 """Seconds without use after which a firewall may have forgotten a connection, and told neither end."""
 PATIENCE = 1.0
 """Seconds that such a connection gets to answer."""
-_TRIES = 100
+TRIES = 100
 """How many dead connections of a pool are passed over, one after the other."""
 
 
@@ -122,7 +122,7 @@ def refresh(db: Any, idle: float = 0.0) -> None:
 
     :param idle: seconds since it was used, as far as that is known.
     """
-    for _ in range(_TRIES):
+    for _ in range(TRIES):
         if db.transaction_depth() or not is_stale(db.connection(), idle):
             return
         renew(db)

@@ -206,6 +206,23 @@ def test_a_child_that_a_handler_forks_connects_anew(make):
     assert told == [0]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_process_forked_from_the_one_that_made_the_flags_keeps_its_connections_too(make):
+    """As a server's workers are: what was made before the fork performs behind it."""
+    flags = make("plain", threads=1)
+    flags.handler("work")(lambda n: flags.database.execute_sql("SELECT 1").fetchall() and None)
+    flags.handlers["work"].raise_many([{"n": n} for n in range(100)])
+    flags.store.close_thread()
+    if (pid := os.fork()) == 0:
+        opened = []
+        anew = flags.database._connect
+        flags.database._connect = lambda: (opened.append(1), anew())[1]
+        with suppress(BaseException):
+            os._exit(0 if flags.sweep() == {"lowered": 100} and len(opened) < 50 else 1)
+        os._exit(2)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
 # A server that ends connections.
 
 
