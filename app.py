@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from huey import Huey
@@ -18,7 +19,7 @@ from peewee import Database
 from .claims import Claimed, Store
 from .config import SECOND, Backoff, Clock, Settings
 from .consumer import Runner, go_on_as, make_lanes, threads_of_lanes
-from .databases import name_if_other, open_store
+from .databases import is_late, name_if_other
 from .deaths import DeathNotices, OnDead
 from .enlisted import Enlisted, open_lease
 from .errors import ConfigError, DatabaseAway, FlagSweepError, LeaseHeld, NotReady, UnknownKind
@@ -27,6 +28,7 @@ from .info import FlagInfo, moment
 from .lanes import Lane
 from .lease import Lease, folder_of
 from .models import AWAY, Flag
+from .opened import Opened, given, same
 from .rows import OwnRows
 from .sessions import SessionLease
 from .tasks import Away, make_huey
@@ -53,15 +55,16 @@ class FlagSweep:
     :raises ConfigError: naming every bad setting at once.
 
     Creating one opens nothing. What is not given here is read from ``FLAGSWEEP_<SETTING>`` and the TOML file that
-    ``FLAGSWEEP_CONFIG`` names.
+    ``FLAGSWEEP_CONFIG`` names. The database may come later: leave it out, and call ``configure``; or pass a ``DatabaseProxy``
+    or a Peewee database without a name, and initialize that. Then the rest is read at the first use.
     """
 
     def __init__(self, database: str | os.PathLike[str] | Database | None = None, queue: str | None = None, **settings: Any):
         self.clock: Clock = settings.pop("clock", None) or Clock()
-        self.settings = Settings.load({"database": database, "queue": queue, **settings})
-        self.store: Store
-        self.store, self.path = open_store(self.settings.database)
-        self.store.dialect.notify = self.settings.notify
+        self._given = given({"database": database, "queue": queue, **settings})
+        Settings.load(self._given, {})  # What is wrong with what is said here is told here.
+        self._opened: Opened | None = None
+        self._opening = threading.RLock()
         self._handlers: dict[str, Handler] = {}
         self._deaths = DeathNotices()
         self._runner: Runner | None = None
@@ -69,10 +72,60 @@ class FlagSweep:
         self._lanes: dict[int, list[Lane]] = {}
         self._stopping = False
         self._huey: Huey | None = None
-        self.queue = self._shared_queue()
+        if not is_late(database):
+            self._open()
+
+    def configure(self, database: Any = None, queue: str | None = None, **settings: Any) -> None:
+        """Say later what the constructor was not told: where the application is made, and no longer while it is imported.
+
+        :param settings: as for the constructor. What is said twice must be the same; what is not said here or there is read from
+            the environment and the TOML file.
+        :raises ConfigError: naming every bad setting at once; where it disagrees with what was said before; or where the database
+            is in use already, and this would change anything.
+        """
+        more = given({"database": database, "queue": queue, **settings})
+        with self._opening:
+            other = [name for name, value in more.items() if name in self._given and not same(self._given[name], value)]
+            if other:
+                raise ConfigError([f"{name} was set to something else before: say it once, or the same" for name in other])
+            fresh = sorted(set(more) - set(self._given))
+            if fresh and self._opened is not None:
+                raise ConfigError(f"{', '.join(fresh)} came too late: {self.store.where} is in use already")
+            Settings.load({**self._given, **more})
+            self._given.update(more)
+
+    def _open(self) -> Opened:
+        """Return what is made of the settings, at the first use, whichever thread comes first."""
+        if self._opened is None:
+            with self._opening:
+                if self._opened is None:
+                    opened = Opened.of(Settings.load(self._given), self.clock)
+                    for handler in self.handlers.values():
+                        if handler.rows is not None:
+                            _refuse_other_database(handler.rows, opened.store)
+                    self._opened = opened
+        self._opened.check()
+        return self._opened
+
+    @property
+    def settings(self) -> Settings:
+        """Every setting, from wherever it came."""
+        return self._open().settings
+
+    @property
+    def store(self) -> Store:
+        """The verbs on the database."""
+        return self._open().store
+
+    @property
+    def path(self) -> Path | None:
+        """The file of the database, if it is one."""
+        return self._open().path
+
+    @property
+    def queue(self) -> SharedQueue | None:
         """What the setting ``queue`` names; None for ``memory``."""
-        unseen = self.store.dialect.shared and not self.store.dialect.notifies
-        self._nudges = self.queue is not None and (self.settings.nudge == "on" or (self.settings.nudge == "auto" and unseen))
+        return self._open().queue
 
     @classmethod
     def from_env(cls) -> FlagSweep:
@@ -90,18 +143,6 @@ class FlagSweep:
         if self._huey is None:
             self._huey = make_huey()
         return self._huey
-
-    def _shared_queue(self) -> SharedQueue | None:
-        if self.settings.queue == "memory":
-            return None
-        from .queues import SharedQueue, identity_of
-
-        if self.store.engine is self.store.site:
-            raise ConfigError("a database in memory is nobody else's: leave the queue in memory, too")
-        queue = SharedQueue(self.settings.queue, self.settings.queue_key, self.clock, partial(identity_of, self.store))
-        if self.path is not None and queue.path is not None and self.path.resolve() == queue.path.resolve():
-            raise ConfigError(f"the queue needs a file of its own, one that may be lost: {self.path} is the database")
-        return queue
 
     @property
     def handlers(self) -> Mapping[str, Handler]:
@@ -212,7 +253,8 @@ class FlagSweep:
         The handler gets the model's instance. A condition that has no column must be made false by the handler.
         """
         rows = OwnRows(what, lower)
-        self._refuse_other_database(rows)
+        if self._opened is not None:
+            _refuse_other_database(rows, self.store)
 
         def decorate(function: Callable[P, R]) -> Handler[P, R]:
             defaults = {"lane": "default", "max_attempts": 8, "backoff": Backoff(), "priority": 0, "atomic": False}
@@ -225,15 +267,6 @@ class FlagSweep:
             return self._register(function, kind, {**defaults, **more, **options, "unique": True}, rows)
 
         return decorate
-
-    def _refuse_other_database(self, rows: OwnRows) -> None:
-        """Refuse a model whose rows our own connections would never find."""
-        other = name_if_other(rows.model._meta.database, self.store)
-        if other is not None:
-            raise ConfigError(
-                f"{rows.model.__name__} lives in {other}, and the flags in {self.store.where}: give flagsweep the database "
-                "of the model, or raise a flag where the row is written"
-            )
 
     def _register(self, function: Any, kind: str | None, options: dict[str, Any], rows: OwnRows | None) -> Handler:
         if isinstance(function, Handler):
@@ -577,8 +610,9 @@ class FlagSweep:
     def nudge(self, lane: str) -> None:
         """Tell consumers on other hosts, once the open transaction commits, that a flag of this lane is due: where they would
         otherwise see it a second later, and the setting ``nudge`` does not forbid it. Never raises, never waits."""
-        if self._nudges and self.queue is not None:
-            self.queue.nudge(lane, self.database)
+        opened = self._open()
+        if opened.nudges and opened.queue is not None:
+            opened.queue.nudge(lane, opened.store.site)
 
     def _explained(self, failed: str) -> AbstractContextManager[None]:
         return self.store.explained(failed)
@@ -595,3 +629,13 @@ def name_of(function: Any) -> str:
 def where_is(function: Any) -> str:
     """Return module and name of a function."""
     return f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', repr(function))}"
+
+
+def _refuse_other_database(rows: OwnRows, store: Store) -> None:
+    """Refuse a model whose rows our own connections would never find."""
+    other = name_if_other(rows.model._meta.database, store)
+    if other is not None:
+        raise ConfigError(
+            f"{rows.model.__name__} lives in {other}, and the flags in {store.where}: give flagsweep the database "
+            "of the model, or raise a flag where the row is written"
+        )

@@ -258,7 +258,13 @@ def _check(problems: Problems, name: str, value: Any) -> Any:
     return value
 
 
+def without_driver(url: str) -> str:
+    """Return a URL without the driver's name, as in ``postgresql+psycopg://``: that is meant for another layer."""
+    return re.sub(r"^([A-Za-z]\w*)\+\w+://", r"\1://", url)
+
+
 def _queue(problems: Problems, value: Any) -> str:
+    value = without_driver(value) if isinstance(value, str) else value
     if value in ("memory", "memory://"):
         return "memory"
     if isinstance(value, str) and value.startswith(("sqlite:///", *REMOTE)) and len(value.partition("://")[2]) > 1:

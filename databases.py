@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import threading
 import time
@@ -11,6 +12,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -20,7 +22,7 @@ from peewee import Database, InterfaceError, MySQLDatabase, OperationalError, Po
 from playhouse.db_url import parse
 
 from .claims import Store
-from .config import hidden
+from .config import hidden, without_driver
 from .dialects import Dialect
 from .dialects.alive import descriptor, discard, is_cut, refresh
 from .dialects.mysql import Mysql
@@ -250,7 +252,7 @@ def open_store(database: Any) -> tuple[Store, Path | None]:
     """
     if isinstance(database, Proxy):
         if database.obj is None:
-            raise ConfigError("the DatabaseProxy has no database yet: call its initialize(...) before FlagSweep(...)")
+            raise ConfigError("the DatabaseProxy has no database yet: call its initialize(...) before flags are used")
         database = database.obj
     scheme = _scheme(database)
     if scheme is not None:
@@ -281,7 +283,7 @@ def _scheme(database: Any) -> str | None:
     if isinstance(database, Database):
         foreign = type(database).__module__.startswith("playhouse.cockroachdb")
         return next((name for name, kind in SERVERS.items() if isinstance(database, kind.theirs) and not foreign), None)
-    scheme = str(database).partition("://")[0].lower() if "://" in str(database) else ""
+    scheme = without_driver(str(database)).partition("://")[0].lower() if "://" in str(database) else ""
     scheme = ALIASES.get(scheme, scheme)
     return scheme if scheme in SERVERS else None
 
@@ -291,22 +293,40 @@ def _server_store(scheme: str, database: Any) -> Store:
     if isinstance(database, Database):
         site, name, given = database, database.database, dict(database.connect_params)
         if not name:
-            raise ConfigError("the Peewee database has no name yet: call its init(...) before FlagSweep(...)")
+            raise ConfigError("the Peewee database has no name yet: call its init(...) before flags are used")
     else:
         given = _parsed(database)
+        _refuse_unknown(scheme, database, given)
         name = given.pop("database")
         site = _made_by(kind, kind.made, name, {**kind.site, **given})
     ours = {**kind.site, **given, **kind.engine}
     if "options" in given and "options" in ours:
         ours["options"] = f"{given['options']} {ours['options']}"
-    where = f"{scheme}://{_host(given)}{':' + str(given['port']) if given.get('port') else ''}/{name}"
+    where = f"{scheme}://{_hosts(given)}/{name}"
     # Never connected again by itself: locks and subscriptions are gone with the session they belonged to.
     session = partial(_made_by, kind, kind.ours, name, {**ours, "thread_safe": False, "autoconnect": False})
     return Store(site, _made_by(kind, kind.ours, name, ours), kind.dialect(), where, session=session)
 
 
+def _hosts(given: dict[str, Any]) -> str:
+    """Return the hosts with their ports, as a URL has them."""
+    hosts, ports = _host(given).split(","), [part for part in str(given.get("port") or "").split(",") if part]
+    return ",".join(f"{host}:{port}" if port else host for host, port in zip_longest(hosts, ports, fillvalue=""))
+
+
 def _host(given: dict[str, Any]) -> str:
     return given.get("host") or given.get("unix_socket") or "localhost"
+
+
+def is_late(database: Any) -> bool:
+    """Return whether a database is still to come: none, a proxy without one, or Peewee's own without a name."""
+    database = database.obj if isinstance(database, Proxy) else database
+    return database is None or (isinstance(database, Database) and not database.database)
+
+
+def name_of(database: Database) -> str:
+    """Return what people know a Peewee database by."""
+    return f"{type(database).__name__} {database.database!r}"
 
 
 def name_if_other(database: Any, store: Store) -> str | None:
@@ -328,7 +348,7 @@ def _place(database: Any) -> tuple[Any, ...]:
     given = dict(getattr(database, "connect_params", {}))
     host = _host(given)
     local = host in ("localhost", "127.0.0.1", "::1") or host.startswith("/")
-    port = int(given.get("port") or {"postgresql": 5432, "mysql": 3306}.get(scheme or "", 0))
+    port = str(given.get("port") or {"postgresql": 5432, "mysql": 3306}.get(scheme or "", 0))
     return scheme, "localhost" if local else host, port, database.database
 
 
@@ -343,9 +363,10 @@ def _driver(kind: _Kind) -> Any:
 
 
 def _parsed(url: Any) -> dict[str, Any]:
-    """Return the parameters of a connection that a URL names."""
+    """Return the parameters of a connection that a URL names. PostgreSQL's may name several hosts, of which one must do."""
+    text, several = _one_host(without_driver(str(url)))
     try:
-        given = parse(str(url), unquote_password=True, unquote_user=True)
+        given = parse(text, unquote_password=True, unquote_user=True)
     except ValueError:
         raise ConfigError(
             f"{hidden(str(url))!r} cannot be read as a URL: write 'postgresql://user:password@host/database', "
@@ -355,7 +376,29 @@ def _parsed(url: Any) -> dict[str, Any]:
         raise ConfigError(f"{hidden(str(url))!r} names no database: write 'postgresql://user:password@host/database'")
     if "passwd" in given:
         given["password"] = given.pop("passwd")
-    return given
+    return {**given, **several}
+
+
+def _one_host(url: str) -> tuple[str, dict[str, str]]:
+    """Return a URL with one host, and what stands for all of them where there are several."""
+    scheme, mark, rest = url.partition("://")
+    place, slash, path = rest.partition("/")
+    user, at, hosts = place.rpartition("@")
+    if "," not in hosts or not scheme.startswith("postgres"):
+        return url, {}
+    pairs = [host.rpartition(":") if re.search(r":\d+$", host) else (host, "", "5432") for host in hosts.split(",")]
+    names, ports = [host.strip("[]") for host, _, _ in pairs], [port for _, _, port in pairs]
+    return f"{scheme}{mark}{user}{at}{names[0]}{slash}{path}", {"host": ",".join(names), "port": ",".join(ports)}
+
+
+def _refuse_unknown(scheme: str, url: Any, given: dict[str, Any]) -> None:
+    """Refuse parameters of a URL that the driver would, without telling a value: libpq knows what it takes."""
+    if scheme == "postgresql" and (psycopg := getattr(peewee, "psycopg", None)) is not None:
+        names = sorted(set(given) - {"database"})
+        try:
+            psycopg.conninfo.make_conninfo(**dict.fromkeys(names, "1"))
+        except psycopg.ProgrammingError as error:
+            raise ConfigError(f"{hidden(str(url))!r} has a parameter that PostgreSQL's library does not know: {error}") from None
 
 
 def _options() -> dict[str, Any]:
@@ -371,7 +414,7 @@ def _checked_name(site: SqliteDatabase) -> str:
         raise ConfigError(f"{type(site).__name__} hands connections from thread to thread: give it check_same_thread=False")
     name = site.database
     if not name:
-        raise ConfigError("the Peewee database has no name yet: call its init(...) before FlagSweep(...)")
+        raise ConfigError("the Peewee database has no name yet: call its init(...) before flags are used")
     if str(name).startswith("file:"):
         raise ConfigError(f"the Peewee database has the URI {name!r}: give it the plain path of the file")
     return os.fspath(name)
@@ -381,7 +424,8 @@ def _path(database: Any) -> str:
     """Return the absolute path that a URL or path names."""
     if database is None or database == "":
         raise ConfigError(
-            "no database: pass a URL such as 'sqlite:///site.db', a path or a Peewee Database, or set FLAGSWEEP_DATABASE"
+            "no database: pass a URL such as 'sqlite:///site.db', a path or a Peewee Database, "
+            "call flags.configure(database=...), or set FLAGSWEEP_DATABASE"
         )
     if not isinstance(database, (str, os.PathLike)):
         raise ConfigError(f"database must be a URL, a path or a Peewee Database, got {database!r}")
@@ -399,7 +443,7 @@ def _path(database: Any) -> str:
 
 def _path_of_url(url: str) -> str:
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(without_driver(url))
     except ValueError:
         raise ConfigError(f"{hidden(url)!r} cannot be read as a URL: write 'sqlite:///site.db', or a plain path") from None
     if parts.scheme != "sqlite":
@@ -410,5 +454,10 @@ def _path_of_url(url: str) -> str:
             "'sqlite:///site.db', and an absolute path four"
         )
     if parts.query or parts.fragment:
-        raise ConfigError(f"{hidden(url)!r} has parameters, and none is known: give the path alone")
+        raise ConfigError(
+            f"{hidden(url)!r} has parameters, and none is known: give the path alone, as in 'sqlite:///site.db'; "
+            "flagsweep writes, and sets its own pragmas and time-outs"
+        )
+    if unquote(parts.path[1:]).startswith("file:"):
+        raise ConfigError(f"{hidden(url)!r} has a URI within: give the plain path, as in 'sqlite:///site.db'")
     return unquote(parts.path[1:]) or MEMORY

@@ -41,8 +41,10 @@ _SCALARS = frozenset((str, int, bool, type(None)))
 class Site(Protocol):
     """What a handler needs of its FlagSweep."""
 
-    settings: Settings
     clock: Clock
+
+    @property
+    def settings(self) -> Settings: ...
 
     @property
     def store(self) -> SiteStore: ...

@@ -180,6 +180,8 @@ class SiteStore:
     :param engine: our own connections to the same database, for claiming and settling; the same object for ``:memory:``.
     :param where: what people know the database by, without a password.
     :param file: the file it is, if it is one.
+    ``name`` is what the site's object called its database when this was made.
+
     :param session: makes a database object with one connection of its own, where it is a server.
     """
 
@@ -199,6 +201,7 @@ class SiteStore:
         self.file = file
         self.session = session
         self.spare = Spare.of(site, dialect.is_stale)
+        self.name = site.database
         self.writing = threading.RLock()
 
     @property

@@ -301,7 +301,7 @@ def test_making_a_flagsweep_opens_and_creates_nothing(tmp_path):
 def test_a_database_that_cannot_be_used_is_refused_with_the_fix(monkeypatch, database, told):
     monkeypatch.delenv("FLAGSWEEP_DATABASE", raising=False)
     with pytest.raises(ConfigError, match=told) as caught:
-        FlagSweep(database)
+        assert FlagSweep(database).store
     assert "secret" not in str(caught.value)
 
 

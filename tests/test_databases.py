@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sqlite3
 from functools import partial
 from pathlib import Path
@@ -99,7 +100,7 @@ def test_a_database_may_be_in_memory(database):
 )
 def test_what_cannot_be_used_is_refused_with_the_fix(tmp_path, database, said):
     with pytest.raises(ConfigError, match=said):
-        FlagSweep(database)
+        assert FlagSweep(database).store
     assert list(tmp_path.iterdir()) == []
 
 
@@ -363,3 +364,70 @@ def test_nothing_is_written_into_a_file_that_was_moved_away_while_a_handler_ran(
         flags.sweep()
     assert plain(old, "SELECT state, attempts FROM flagsweep_flag") == [("claimed", 0)]
     assert plain(old, "SELECT count(*) FROM flagsweep_consumer") == [(1,)] and flags.find() == []
+
+
+# URLs as other layers write them.
+
+
+@pytest.mark.parametrize(
+    ("url", "where"),
+    [
+        ("postgresql+psycopg://me:pw@db/site", "postgresql://db/site"),
+        ("postgresql+psycopg2://me@db:5433/site", "postgresql://db:5433/site"),
+        ("postgres+asyncpg://db/site", "postgresql://db/site"),
+        ("mysql+pymysql://me@db/site", "mysql://db/site"),
+        ("mariadb+mysqldb://me@db/site?charset=utf8", "mysql://db/site"),
+        ("postgresql://me:pw@one:5432,two:5433/site?target_session_attrs=read-write", "postgresql://one:5432,two:5433/site"),
+        ("postgresql://one,two/site", "postgresql://one:5432,two:5432/site"),
+        ("postgresql:///site?host=/run/postgresql", "postgresql:///run/postgresql/site"),
+        ("postgresql://me@[::1]:5433/site", "postgresql://::1:5433/site"),
+        ("postgresql://me:p%40w%2F@db/site?sslmode=require&connect_timeout=3", "postgresql://db/site"),
+    ],
+)
+def test_a_drivers_name_is_passed_over_and_several_hosts_are_taken(url, where):
+    flags = FlagSweep(url)
+    assert flags.store.where == where
+    assert "pw" not in flags.store.where and "p@w/" not in flags.store.where
+
+
+def test_a_sqlite_url_may_name_a_driver_too(tmp_path):
+    assert FlagSweep(f"sqlite+pysqlite:///{tmp_path}/site.db").path == tmp_path / "site.db"
+    assert FlagSweep(f"sqlite+aiosqlite:///{tmp_path}/site.db", queue=f"sqlite+pysqlite:///{tmp_path}/queue.db").queue is not None
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("sqlite:///file:site.db?mode=ro", "give the path alone, as in 'sqlite:///site.db'"),
+        ("sqlite:///file:site.db", "give the plain path, as in 'sqlite:///site.db'"),
+        ("postgresql://db/site?nonsense=secret", 'does not know: invalid connection option "nonsense"'),
+        ("oracle+driver://db/site", "must begin with 'sqlite://'"),
+    ],
+)
+def test_what_a_url_cannot_say_is_refused_with_the_form_that_can(url, said):
+    with pytest.raises(ConfigError, match=re.escape(said)) as caught:
+        FlagSweep(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_of_several_hosts_the_one_that_answers_is_used(postgres_url, tmp_path):
+    from servers import free_port
+
+    place = postgres_url.removeprefix("postgresql://")
+    user, _, rest = place.rpartition("@")
+    host, _, name = rest.partition("/")
+    url = f"postgresql+psycopg://{user}@127.0.0.1:{free_port()},{host}/{name}?target_session_attrs=read-write"
+    flags = FlagSweep(url, state_dir=str(tmp_path / "state"))
+    flags.init()
+    flags.handler("work")(lambda n: None).raise_flag(1)
+    assert flags.sweep() == {"lowered": 1}
+    assert "ok" in {finding.level for finding in flags.doctor()}
+    flags.store.close_thread()
+
+
+def test_a_mysql_url_of_another_layer_connects(mysql_url, tmp_path):
+    flags = FlagSweep(f"{mysql_url.replace('mysql://', 'mysql+pymysql://')}?connect_timeout=3", state_dir=str(tmp_path / "state"))
+    flags.init()
+    flags.handler("work")(lambda n: None).raise_flag(1)
+    assert flags.sweep() == {"lowered": 1}
+    flags.store.close_thread()
