@@ -201,7 +201,7 @@ def test_looking_for_own_rows_asks_for_their_flags_by_kind_and_key(site):
             database = site.flags.database
 
     site.flags.database.create_tables([Person])
-    greet = site.flags.when(Person.owed)(lambda person: None)
+    greet = site.flags.when(Person.owed, kind="greet")(lambda person: None)
     seen = []
     connection = site.store.engine.connection()
     connection.set_trace_callback(seen.append)

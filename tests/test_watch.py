@@ -201,7 +201,7 @@ def test_inotify_is_used_only_where_it_sees_every_writer(db_path, monkeypatch, m
     monkeypatch.setattr(flagsweep.watch, "file_system", lambda path: kind)
     dialect = Sqlite()
     monkeypatch.setattr(dialect, "tells_writes", lambda db: wal)
-    chosen = choose_bell(mode, Store(SimpleNamespace(), SimpleNamespace(), dialect, str(db_path), db_path), 0.005)
+    chosen = choose_bell(mode, Store(SimpleNamespace(database=db_path), SimpleNamespace(), dialect, str(db_path), db_path), 0.005)
     assert type(chosen) is bell
     chosen.close()
     if bell is FileBell:
