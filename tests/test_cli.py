@@ -769,7 +769,7 @@ LOGGING = {
 }
 
 
-@pytest.mark.parametrize("when", ["at the import", "within a handler"])
+@pytest.mark.parametrize("when", ["at the import", pytest.param("within a handler", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("what", LOGGING)
 def test_the_log_is_there_whatever_the_site_configures_and_no_line_comes_twice(tmp_path, spawn, env, db_path, what, when):
     text, times = LOGGING[what]
@@ -811,8 +811,15 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
-@pytest.mark.parametrize("command", COMMANDS)
+EACH_CLOSED = [pytest.param(command, ">&- 2>&- <&-", id=command) for command in COMMANDS]
+ONE_CLOSED = [
+    pytest.param(command, closed, id=f"{command}, {closed}", marks=() if command == "status" else pytest.mark.slow)
+    for command in COMMANDS
+    for closed in (">&-", "2>&-", "<&-")
+]
+
+
+@pytest.mark.parametrize(("command", "closed"), [*EACH_CLOSED, *ONE_CLOSED])
 def test_closed_standard_streams_change_nothing(shop, folder, env, command, closed):
     """As daemons and cron have them. What is opened next must not get their numbers, nor what is printed."""
     shop.send.raise_flag(1)
