@@ -264,7 +264,7 @@ def status(given: Given, as_json: bool) -> None:
     if not any(lane[state] for lane in report["lanes"].values() for state in STATES):
         click.echo("no flags")
     if NOBODY in report["lanes"]:
-        known = "kinds without a handler; their flags wait until one is registered"
+        known = "kinds without a handler here: another application's, or their flags wait until one is registered"
         click.echo(
             f"lane {NOBODY}: {known if flags.handlers else 'all kinds, since handlers and lanes are known only with --app'}"
         )

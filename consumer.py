@@ -175,7 +175,7 @@ class Runner:
         self._free_the_dead()
         self._start(self._lanes, tasks)
         enlisted.on_seat = partial(_sweep_from, self._lanes, tasks)
-        enlisted.sit(self._lanes)
+        enlisted.sit({name: lane.group for name, lane in self._lanes.items()})
         for name in self._lanes:
             tasks.ask(name)
 

@@ -20,7 +20,7 @@ from .lease import folder_of
 from .lease import leftovers as leftover_files
 from .rows import OwnRows
 from .spare import too_small
-from .watch import LOCAL, file_system
+from .watch import LOCAL, OVERDUE, file_system
 
 if TYPE_CHECKING:
     from .app import FlagSweep
@@ -96,6 +96,11 @@ class Patient:
     def total(self, state: str, kinds: Callable[[str], bool] = lambda kind: True) -> int:
         """Return how many flags of these kinds are in a state."""
         return sum(count for kind, its_state, count, _, _ in self.counts if its_state == state and kinds(kind))
+
+    def overdue(self, kinds: Callable[[str], bool]) -> list[str]:
+        """Return those of these kinds that have flags which somebody who serves them would have begun."""
+        late = self.now - OVERDUE * SECOND
+        return sorted({str(kind) for kind, _, _, due, earliest in self.counts if due and (earliest or 0) <= late and kinds(kind)})
 
     def known(self, kind: str) -> bool:
         """Return whether a handler takes flags of this kind. Without any handler, nothing is known."""
@@ -316,6 +321,10 @@ def consumer(patient: Patient) -> Finding:
         return Finding("warn", "consumer", "this user cannot see whether it lives", "call doctor as the user that runs it")
     if running:
         who = "consumer {id} (pid {pid} on {host}, since {started_at:.19}Z) runs".format(**running[0])
+        if late := patient.overdue(patient.known):
+            text = f"{who}, but flags of {_names(late)} are overdue"
+            fix = "if it is another application's, start this one's 'flagsweep run'; else its threads are too few, or hang"
+            return Finding("warn", "consumer", text, fix)
         return Finding("ok", "consumer", f"{who}; flags that are due: {due}")
     if not due:
         return Finding("ok", "consumer", "none runs, and nothing is due")
@@ -371,6 +380,9 @@ def kinds(patient: Patient) -> Finding:
     if not patient.flags.handlers:
         return Finding("ok", "kinds", "not checked: no handlers are known here, name the site's own FlagSweep with --app")
     unknown = sorted({str(kind) for kind, state, *_ in patient.counts if state == "waiting" and not patient.known(kind)})
+    if unknown and not patient.overdue(lambda kind: not patient.known(kind)):
+        text = f"no handler here for {_names(unknown)}; none of their flags is overdue: another application seems to serve them"
+        return Finding("ok", "kinds", text)
     if unknown:
         count = patient.total("waiting", lambda kind: not patient.known(kind))
         text = f"no handler is registered for {_names(unknown)}; flags that wait for one: {count}"

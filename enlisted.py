@@ -8,7 +8,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -59,6 +59,7 @@ class Enlisted:
         self._clock = clock
         self._sweepers = settings.sweepers
         self._seats: dict[str, int | None] = {}
+        self._groups: dict[str, str] = {}
         self._crash_log: CrashLog | None = None
         self._closing = threading.Event()
         self._closed = False
@@ -113,7 +114,10 @@ class Enlisted:
                 if holder is None
                 else f"{holder.id} (pid {holder.pid} on {holder.host}, since {when(holder.started_at)})"
             )
-            raise LeaseHeld(f"consumer {who} runs on {self.store.where} already: stop it first; one consumer is enough") from None
+            raise LeaseHeld(
+                f"consumer {who} runs on {self.store.where} already: stop it first, one consumer is enough; another application "
+                "has its handlers imported by that one, uses a file of its own, or has 'flagsweep sweep' called by cron"
+            ) from None
 
     # On a server.
 
@@ -125,9 +129,13 @@ class Enlisted:
         # Its thread may be late where handlers compute: then ask here, but leave it to that thread to take anything again.
         return seated and (self._lease.is_sure() or self._lease.keep(again=False))
 
-    def sit(self, lanes: Iterable[str]) -> None:
-        """Take a seat in each lane, so that no more consumers than ``sweepers`` sweep it; where all are taken, stand by."""
-        self._seats = dict.fromkeys(lanes)
+    def sit(self, groups: Mapping[str, str]) -> None:
+        """Take a seat in each lane, so that no more consumers than ``sweepers`` sweep it; where all are taken, stand by.
+
+        :param groups: what tells each lane from another application's of the same name, whose kinds are others.
+        """
+        self._groups = dict(groups)
+        self._seats = dict.fromkeys(groups)
         if isinstance(self._lease, SessionLease):
             alone = not [c for c in self.store.consumers() if c.id != self.id and c.mode == "run"]
             self._take_seats(self._lease, at_once=alone)
@@ -135,9 +143,12 @@ class Enlisted:
             if waiting:
                 log.info("standing by for lanes that others sweep: %s", ", ".join(waiting))
 
+    def _seat(self, lane: str, seat: int | None) -> str:
+        return f"lane {self._groups[lane]} {seat}"
+
     def _take_seats(self, lease: SessionLease, at_once: bool = False) -> None:
         for lane in [lane for lane, seat in self._seats.items() if seat is None]:
-            names = {seat: f"lane {lane} {seat}" for seat in range(self._sweepers)}
+            names = {seat: self._seat(lane, seat) for seat in range(self._sweepers)}
             taken = next((seat for seat, name in names.items() if lease.take_free_name(name, at_once)), None)
             if taken is not None:
                 self._seats[lane] = taken
@@ -156,7 +167,7 @@ class Enlisted:
                 if lease.needs_confirming():
                     if not self.store.come_back(self.id):
                         self._enlist_again(lease)
-                    kept = {lane: seat for lane, seat in self._seats.items() if lease.holds(f"lane {lane} {seat}")}
+                    kept = {lane: seat for lane, seat in self._seats.items() if lease.holds(self._seat(lane, seat))}
                     self._seats = {**dict.fromkeys(self._seats), **kept}
                     lease.confirm()
                     log.warning("the lease is ours again after %.1f s", time.monotonic() - (lost_at or time.monotonic()))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
@@ -129,6 +130,11 @@ class Lane:
     def has_due(self) -> bool:
         """Return whether a flag of this lane is due, without claiming."""
         return self._may_claim() and bool(self._due(self._clock.now()))
+
+    @property
+    def group(self) -> str:
+        """What tells this lane from another application's of the same name, which need not wait for it: the kinds it serves."""
+        return group_of(self.name, self.handlers)
 
     def has_own_rows(self) -> bool:
         """Return whether this lane's work may also stand in the site's own tables."""
@@ -550,6 +556,11 @@ class Lane:
         )
         if how == "dead":
             self._on_dead(claimed, error)
+
+
+def group_of(lane: str, kinds: Iterable[str]) -> str:
+    """Return the name of a lane and of what it serves; two consumers that have the same one take turns, or sweep side by side."""
+    return f"{lane} {hashlib.sha256(chr(0).join(sorted(kinds)).encode()).hexdigest()[:12]}"
 
 
 def _nothing() -> None:

@@ -204,7 +204,7 @@ class SweepTasks:
     def _lock_elsewhere(self, lane: Lane) -> AbstractContextManager[None]:
         if self.queue is None or not self.may_claim(lane.name):
             return nullcontext()
-        return self.queue.lock(lane.name, self.owner, self.sweepers)
+        return self.queue.lock(lane.group, self.owner, self.sweepers)
 
     def listen(self) -> None:
         """Sweep when other processes ask for it through the shared queue, if there is one."""
@@ -214,7 +214,7 @@ class SweepTasks:
     def forget(self, consumer: int) -> None:
         """Free what a dead consumer had locked in the shared queue, if there is one."""
         if self.queue:
-            self.queue.forget(consumer, list(self.lanes), self.sweepers)
+            self.queue.forget(consumer, [lane.group for lane in self.lanes.values()], self.sweepers)
 
 
 class Away:

@@ -29,6 +29,9 @@ log = logging.getLogger("flagsweep")
 LOCAL = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "f2fs", "jfs", "bcachefs"))
 """File systems on which inotify sees every writer. On a network's or FUSE's another host's writes are not seen."""
 
+OVERDUE = 30
+"""Seconds after which a due flag that has no handler here counts as nobody's: another application would have begun it."""
+
 _BLIND: tuple[type[Exception], ...] = (*AWAY, OSError)
 
 
@@ -482,7 +485,7 @@ class Keeper(Chores):
             Chore(self._trim_log, 5),
             Chore(self._release_strays, 15, now + 15),
             Chore(self._ask_for_the_overdue, 30, now + 30),
-            Chore(self._name_unknown_kinds, 600),
+            Chore(self._name_unknown_kinds, 20),
             Chore(self._prune, 3600, now + 60),
         ]
         super().__init__("flagsweep-keeper", tick, chores, clock)
@@ -546,11 +549,20 @@ class Keeper(Chores):
             )
 
     def _name_unknown_kinds(self) -> None:
-        known = {kind for lane in self._lanes.values() for kind in lane.kinds()}
-        unknown = set(self._store.waiting_kinds()) - known
-        if unknown - self._unknown:
-            log.warning("flags of kinds without a handler wait: %s", ", ".join(sorted(printable(str(kind)) for kind in unknown)))
-        self._unknown = unknown
+        """Tell of kinds that nobody serves: flags that are overdue and have no handler here, nor, it seems, elsewhere."""
+        now = self._clock.now()
+        served = {kind for lane in self._lanes.values() for kind in lane.kinds()}
+        unknown = set(self._store.waiting_kinds()) - served
+        overdue = (
+            {kind for kind, _, due in self._store.agenda(list(unknown)) if due <= now - OVERDUE * SECOND} if unknown else set()
+        )
+        if overdue - self._unknown:
+            log.warning(
+                "flags of kinds without a handler wait: %s; no other application has begun them for %d s, either",
+                ", ".join(sorted(printable(str(kind)) for kind in overdue)),
+                OVERDUE,
+            )
+        self._unknown = overdue
 
     def _prune(self) -> None:
         self._store.prune(self._clock.now() - int(self._keep_history * SECOND))

@@ -218,6 +218,8 @@ def test_flags_of_a_kind_without_handler_are_counted(flags, db_path):
     assert finding.level == "ok" and "not checked" in finding.text
     other = FlagSweep(db_path)
     other.handler("send")(lambda user_id: None)
+    assert "another application seems to serve them" in found(other, "kinds").text
+    plain(db_path, "UPDATE flagsweep_flag SET due_at = 1 WHERE kind = 'gone'")
     finding = found(other, "kinds")
     assert finding.level == "warn" and "gone; flags that wait for one: 1" in finding.text
     other.handler("new", aliases="gone")(lambda: None)

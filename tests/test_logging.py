@@ -229,6 +229,7 @@ def test_a_kind_without_a_handler_is_named_on_one_harmless_line(flags, db_path, 
     flags.handlers["work"].using(key="other").raise_flag()
     plain(db_path, "UPDATE flagsweep_flag SET kind = ? WHERE id = 1", EVIL)
     plain(db_path, "UPDATE flagsweep_flag SET kind = CAST(x'ff' AS TEXT) WHERE id = 2")
+    plain(db_path, "UPDATE flagsweep_flag SET due_at = 1")
     consume(flags)
     said = []
     until(lambda: said.extend(lines()) or any("without a handler wait" in line for line in said))

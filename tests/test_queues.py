@@ -22,7 +22,7 @@ from work import Work, command, running
 
 from flagsweep import ConfigError, FlagSweep
 from flagsweep.courier import Courier, Outage
-from flagsweep.lanes import Lane
+from flagsweep.lanes import Lane, group_of
 from flagsweep.queues import Refused, Seal, SharedQueue, check, passwords, read_keys
 from flagsweep.storages import KEPT, LARGEST, RedisQueue, SqliteQueue, is_free, opener
 
@@ -573,18 +573,24 @@ def test_a_fork_begins_anew_and_leaves_the_parents_connection_alone(url, make, t
 # The lock across hosts.
 
 
+def lock_of(work):
+    """Return the name under which the lane `default` of a site is locked."""
+    kinds = [kind for kind, handler in work.flags.handlers.items() if handler.lane == "default"]
+    return f"sweep:{group_of('default', kinds)}:0"
+
+
 def test_a_lane_that_another_host_sweeps_is_swept_here_once_that_is_done(url, make, until, patient):
     work = make(url)
     other = client_of(work)
     try:
         with running(work.flags, until):
             until(work.is_idle)
-            until(lambda: other.hold("sweep:default:0", "99", 30))
+            until(lambda: other.hold(lock_of(work), "99", 30))
             work.raise_("work", 1)
             work.raise_("mail", 1)
             until(lambda: work.journal.flags("end") == ["mail:1"])
             assert work.up()["work:1"].state == "waiting"
-            other.let_go("sweep:default:0", "99")
+            other.let_go(lock_of(work), "99")
             until(work.is_idle)
     finally:
         other.disconnect()
@@ -600,11 +606,11 @@ def test_a_lock_is_renewed_while_its_sweep_lasts_and_free_afterwards(make, until
             until(lambda: work.journal.flags("start"))
             end = time.monotonic() + 2.5
             while time.monotonic() < end:
-                assert not other.hold("sweep:default:0", "99", 30), "nobody renewed it"
+                assert not other.hold(lock_of(work), "99", 30), "nobody renewed it"
                 time.sleep(0.05)
             (tmp_path / "gate").touch()
             until(work.is_idle)
-            until(lambda: other.hold("sweep:default:0", "99", 30))
+            until(lambda: other.hold(lock_of(work), "99", 30))
     finally:
         other.disconnect()
 
@@ -964,7 +970,7 @@ def test_a_killed_consumers_lock_is_free_as_soon_as_it_is_rescued(
     until(lambda: work.journal.flags("start"))
     store = client_of(work)
     try:
-        assert not store.hold("sweep:default:0", "99", 30)
+        assert not store.hold(lock_of(work), "99", 30)
     finally:
         store.disconnect()
     child.kill()
