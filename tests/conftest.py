@@ -42,7 +42,19 @@ def pytest_itemcollected(item):
         item.add_marker("servers")
 
 
-_ON_SERVERS = ("alive", "columns", "conformance", "errors", "many", "queues", "schema", "sessions", "spare", "start")
+_ON_SERVERS = (
+    "alive",
+    "applications",
+    "columns",
+    "conformance",
+    "errors",
+    "many",
+    "queues",
+    "schema",
+    "sessions",
+    "spare",
+    "start",
+)
 ON_SERVERS = tuple(f"test_{name}.py" for name in _ON_SERVERS)
 """Where a parameter names the server that a test talks to."""
 
