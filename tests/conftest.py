@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from clients import DATABASES, Client
 from hypothesis import settings
 from servers import (  # noqa: F401 (for every test)
     KEPT,
@@ -76,6 +77,22 @@ GRACE = 2.0  # seconds a test's threads, processes and files have to go away aft
 @pytest.fixture
 def db_path(tmp_path: Path) -> Path:
     return tmp_path / "site.db"
+
+
+@pytest.fixture(params=DATABASES)
+def url(request, tmp_path: Path) -> str:
+    """Return the URL of an empty database, on each kind of database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'site.db'}"
+    return request.getfixturevalue(f"{'postgres' if request.param == 'postgresql' else 'mysql'}_url")
+
+
+@pytest.fixture
+def client(url):
+    """Give another program's session on that database."""
+    client = Client(url)
+    yield client
+    client.close()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from decimal import Decimal
 
 import peewee
 import pytest
-from clients import DATABASES, Client
 from peewee import BooleanField, ForeignKeyField, Model, SqliteDatabase
 from playhouse import postgres_ext
 from rig import let_go
@@ -75,13 +74,6 @@ class Bytes(peewee.BlobField):
         return peewee.SQL("VARBINARY(64)") if mysql else super().ddl_datatype(ctx)
 
 
-@pytest.fixture(params=DATABASES)
-def url(request, tmp_path):
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'site.db'}"
-    return request.getfixturevalue(f"{'postgres' if request.param == 'postgresql' else 'mysql'}_url")
-
-
 @pytest.fixture
 def flags(url, tmp_path):
     flags = FlagSweep(url, threads=2, state_dir=str(tmp_path / "state"))
@@ -89,13 +81,6 @@ def flags(url, tmp_path):
     yield flags
     flags.store.close_thread()
     let_go(tmp_path)
-
-
-@pytest.fixture
-def client(url):
-    client = Client(url)
-    yield client
-    client.close()
 
 
 def table(flags, **fields):

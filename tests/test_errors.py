@@ -5,7 +5,7 @@ import subprocess
 
 import peewee
 import pytest
-from clients import DATABASES, Client
+from clients import Client
 from peewee import BooleanField, CharField, Model
 from rig import FakeClock, lane_of, let_go
 
@@ -17,14 +17,6 @@ from flagsweep.dialects.sqlite import Sqlite
 from flagsweep.models import explain
 
 
-@pytest.fixture(params=DATABASES)
-def url(request, tmp_path):
-    """Return the URL of an empty database."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'site.db'}"
-    return request.getfixturevalue(f"{'postgres' if request.param == 'postgresql' else 'mysql'}_url")
-
-
 @pytest.fixture
 def flags(url, tmp_path):
     flags = FlagSweep(url, clock=FakeClock(), threads=2, state_dir=str(tmp_path / "state"))
@@ -32,13 +24,6 @@ def flags(url, tmp_path):
     yield flags
     flags.store.close_thread()
     let_go(tmp_path)
-
-
-@pytest.fixture
-def client(url):
-    client = Client(url)
-    yield client
-    client.close()
 
 
 def refuse(client, event, table, condition, text="the books are closed"):

@@ -10,7 +10,7 @@ import time
 from contextlib import closing
 
 import pytest
-from clients import DATABASES, Client, at_once
+from clients import at_once
 from peewee import BooleanField, Model
 from rig import FakeClock, count, let_go, plain
 
@@ -21,14 +21,6 @@ from flagsweep.models import Flag
 MANY = 6000
 
 
-@pytest.fixture(params=DATABASES)
-def url(request, tmp_path):
-    """Return the URL of an empty database."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'site.db'}"
-    return request.getfixturevalue(f"{'postgres' if request.param == 'postgresql' else 'mysql'}_url")
-
-
 @pytest.fixture
 def flags(url, tmp_path):
     flags = FlagSweep(url, clock=FakeClock(), threads=2, state_dir=str(tmp_path / "state"))
@@ -37,13 +29,6 @@ def flags(url, tmp_path):
     yield flags
     flags.store.close_thread()
     let_go(tmp_path)
-
-
-@pytest.fixture
-def client(url):
-    client = Client(url)
-    yield client
-    client.close()
 
 
 def bury(flags, client, many=MANY):
