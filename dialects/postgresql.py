@@ -166,7 +166,7 @@ class Postgresql(Server):
         "authentication failed": "check user and password in the database URL",
     }
     passing: Mapping[Any, str] = {
-        CONNECTION: "the server is away, cut the connection or refused it: see whether it runs, and check names and password in the URL",
+        CONNECTION: "the server is away or refused the connection: see whether it runs, and check names and password in the URL",
         "08": "the server is away or cut the connection: see whether it runs",
         "57P03": "the server is starting or stopping: wait a moment",
         "57P": "the server ended the connection",
