@@ -263,7 +263,7 @@ class Lane:
         if held:
             self._held += held
             self._held_until = time.monotonic() + self.HELD
-        self._pacer.ended(began, len(outcomes) + len(claimed))
+        self._pacer.ended(began, len(outcomes) + len(claimed) + discovered)
         return counts, claimed, discovered, news
 
     def _free_to_settle(self, outcomes: list[tuple[Claimed, Any, float]]) -> tuple[list, list]:
@@ -397,7 +397,7 @@ class Lane:
         if self._store.dialect.one_writer or not rows:
             return self._store.discover(handler.kind, rows, priority, now)
         try:
-            with self._store.undoable():
+            with self._store.undoable(), self._store.dialect.impatient(self._store.engine):
                 return self._store.discover(handler.kind, rows, priority, now)
         except DATABASE_ERRORS as error:
             if not self._store.dialect.is_busy(error) or not self._store.dialect.in_transaction(self._store.engine):
@@ -527,7 +527,11 @@ class Lane:
         gone, bumped = self._store.lower([claimed.id], claimed.token)
         if gone:
             if handler.rows is not None and not handler.rows.early:
-                handler.rows.lower(self._store.engine, self._store.dialect, claimed.key, claimed.row and claimed.row.raw)
+                db, dialect = self._store.engine, self._store.dialect
+                if claimed.row is not None:
+                    handler.rows.lower_done(db, dialect, claimed.row)
+                else:
+                    handler.rows.lower(db, dialect, claimed.key)
             self._store.record(self._store.engine, [(claimed.id, claimed.kind, claimed.key, "discarded", outcome.reason)], now)
         how = "discarded" if gone else "again" if bumped else "lost"
         return how, lambda: log.info("%s (flag %d) %s: %s", claimed.kind, claimed.id, how, headline(outcome.reason))

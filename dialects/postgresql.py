@@ -207,6 +207,13 @@ class Postgresql(Server):
         """A claim is one statement, which commits by itself: two answers less to wait for."""
         return nullcontext() if only_claims else super().transaction(db, only_claims)
 
+    @contextmanager
+    def impatient(self, db: Database) -> Iterator[None]:
+        """What fails within is undone by its savepoint, and this setting with it."""
+        db.execute_sql("SET LOCAL lock_timeout = '2ms'")
+        yield
+        db.execute_sql("SET LOCAL lock_timeout TO DEFAULT")
+
     def commit(self, db: Database) -> None:
         """PostgreSQL answers the COMMIT of a transaction that an error has undone with ROLLBACK, and no error."""
         if db.execute_sql("COMMIT").statusmessage != "COMMIT":

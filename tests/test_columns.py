@@ -11,7 +11,7 @@ from peewee import BooleanField, ForeignKeyField, Model, SqliteDatabase
 from playhouse import postgres_ext
 from rig import let_go
 
-from flagsweep import ConfigError, FlagSweep, SignatureError
+from flagsweep import ConfigError, Discard, FlagSweep, SignatureError
 
 MOMENT = datetime(2026, 11, 26, 9, 30, 1, 500_000)
 COLUMNS = {
@@ -191,14 +191,24 @@ def test_a_row_that_is_not_there_is_not_raised_where_the_database_is_asked_for_i
         work.raise_flag(date(2026, 1, 1))
 
 
-def test_a_row_that_cannot_be_lowered_although_nothing_fails_is_tried_again_later_and_not_at_once(flags, client):
+@pytest.mark.parametrize("atomic", [False, True])
+@pytest.mark.parametrize("discards", [False, True])
+def test_a_row_that_cannot_be_lowered_although_nothing_fails_is_tried_again_later_and_not_at_once(
+    flags, client, discards, atomic
+):
     """A trigger that puts the old value back: on MySQL that is an update which changes nothing."""
     thing = table(flags, what=peewee.IntegerField(null=True))
     with flags.database.connection_context():
         thing.create(what=7)
     keep(client)
     seen = []
-    flags.when(thing.what, kind="work", backoff=60)(lambda row: seen.append(row.id))
+
+    @flags.when(thing.what, kind="work", backoff=60, atomic=atomic)
+    def work(row):
+        seen.append(row.id)
+        if discards:
+            raise Discard("no")
+
     counts = flags.sweep()
     assert (counts, seen) == ({"again": 1}, [1])
     (flag,) = flags.find()
@@ -249,20 +259,20 @@ def test_a_row_that_the_site_holds_waits_alone_and_is_done_after(flags, client, 
 
 
 @pytest.mark.parametrize("url", ["postgresql", "mysql"], indirect=True)
-def test_a_row_whose_flag_the_site_is_just_raising_hinders_no_other(flags, client, until):
+def test_rows_whose_flags_the_site_is_just_raising_hinder_no_other(flags, client, until):
     thing = table(flags, owed=BooleanField(default=True))
     with flags.database.connection_context():
-        thing.insert_many([{"owed": True} for _ in range(20)]).execute()
+        thing.insert_many([{"owed": True} for _ in range(300)]).execute()
     seen = []
     flags.when(thing.owed, kind="rows")(lambda row: seen.append(row.id))
     client.ask("BEGIN")
-    client.ask(
-        "INSERT INTO flagsweep_flag (kind, key, payload, due_at, raised_at) VALUES (?, ?, ?, 0, 0)", "rows", "7", '{"row": "7"}'
-    )
-    assert flags.sweep()["lowered"] == 19
+    raised = "INSERT INTO flagsweep_flag (kind, key, payload, due_at, raised_at) VALUES (?, ?, ?, 0, 0)"
+    for key in range(7, 300, 15):
+        client.ask(raised, "rows", str(key), f'{{"row": "{key}"}}')
+    assert flags.sweep()["lowered"] == 280
     client.ask("COMMIT")
-    assert flags.sweep()["lowered"] == 1
-    assert sorted(seen) == list(range(1, 21))
+    assert flags.sweep()["lowered"] == 20
+    assert sorted(seen) == list(range(1, 301))
 
 
 # Databases of the model.
