@@ -101,6 +101,7 @@ class Mysql(Server):
 
     name = "MySQL"
     among = "IN %s"
+    text = "CONVERT(? USING utf8mb4)"
     steps = (_CREATE,)
     changed = frozenset((1060, 1061, 1091))  # Duplicate column name, duplicate key name, cannot drop what is not there.
     opening = closing = ()
@@ -145,6 +146,9 @@ class Mysql(Server):
             sql = sql.replace("FROM flagsweep_flag WHERE id", "FROM flagsweep_flag FORCE INDEX (PRIMARY) WHERE id")
             sql = sql.replace("UPDATE flagsweep_flag", "UPDATE flagsweep_flag FORCE INDEX (PRIMARY)")
         return _RESERVED.sub(r"`\1`", super().native(sql))
+
+    def encoded(self, text: str) -> Any:
+        return text.encode()
 
     def listed(self, values: Sequence[int]) -> Any:
         return tuple(values) or (-1,)

@@ -75,7 +75,7 @@ WHERE id {among} AND (state = 'dead' OR (state = 'waiting' AND attempts > 0))
 """
 _RECORD_DEAD = """
 INSERT INTO flagsweep_history (at, flag, kind, key, event, reason)
-SELECT ?, id, kind, key, 'discarded', ? FROM flagsweep_flag WHERE id {among} AND state = 'dead'
+SELECT ?, id, kind, key, 'discarded', {text} FROM flagsweep_flag WHERE id {among} AND state = 'dead'
 """
 _DROP_DEAD = "DELETE FROM flagsweep_flag WHERE id {among} AND state = 'dead'"
 _PROGRESS = "UPDATE flagsweep_flag SET cursor = ? WHERE id = ? AND claim_token = ?"
@@ -88,10 +88,12 @@ class Server(Dialect):
 
     among = ""
     """How ``id`` is compared with a list that is one parameter."""
+    text = "?"
+    """How text is written that a person gave, over a connection of the site's, which may have any character set."""
 
     def native(self, sql: str) -> str:
         """Return a statement as the driver takes it."""
-        return sql.replace("?", "%s").replace("{among}", self.among)
+        return sql.replace("{text}", self.text).replace("?", "%s").replace("{among}", self.among)
 
     def __init__(self) -> None:
         texts = {name: value for name, value in globals().items() if name.startswith("_") and isinstance(value, str)}
@@ -156,7 +158,7 @@ class Server(Dialect):
         return self.run(db, "_RETRY", now, now, self.listed(ids)).rowcount
 
     def drop_dead(self, db: Database, ids: Sequence[int], reason: str, now: int) -> int:
-        self.run(db, "_RECORD_DEAD", now, reason, self.listed(ids))
+        self.run(db, "_RECORD_DEAD", now, self.encoded(reason), self.listed(ids))
         return self.run(db, "_DROP_DEAD", self.listed(ids)).rowcount
 
     # The verbs of a sweep.
@@ -171,6 +173,10 @@ class Server(Dialect):
     def held(self, db: Database, ids: Sequence[int]) -> set[int]:
         others = set(ids) - set(self.free(db, ids))
         return {row[0] for row in self.run(db, "_THERE", self.listed(list(others))).fetchall()} if others else set()
+
+    def encoded(self, text: str) -> Any:
+        """Return such a text as the driver takes it."""
+        return text
 
     def listed(self, values: Sequence[int]) -> Any:
         """Return a list as the driver takes it for one parameter."""

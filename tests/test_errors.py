@@ -2,6 +2,8 @@
 
 import sqlite3
 import subprocess
+from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import peewee
 import pytest
@@ -9,7 +11,7 @@ from clients import Client
 from peewee import BooleanField, CharField, Model
 from rig import FakeClock, lane_of, let_go
 
-from flagsweep import DatabaseAway, FlagSweep, NotReady
+from flagsweep import DatabaseAway, Discard, FlagSweep, NotReady, Snooze
 from flagsweep.dialects import RolledBack
 from flagsweep.dialects.mysql import Mysql
 from flagsweep.dialects.postgresql import Postgresql
@@ -45,7 +47,6 @@ def refuse(client, event, table, condition, text="the books are closed"):
 @pytest.mark.parametrize("atomic", [False, True])
 @pytest.mark.parametrize("how", ["after", "before", "discard"])
 def test_a_row_that_cannot_be_lowered_fails_alone(flags, client, atomic, how):
-    from flagsweep import Discard
 
     class Visitor(Model):
         email = CharField()
@@ -285,3 +286,51 @@ def test_an_error_without_a_number_is_no_databases():
     for dialect in (Sqlite(), Postgresql(), Mysql()):
         for error in (peewee.OperationalError("Connection already opened."), ValueError("database is locked")):
             assert not dialect.is_away(error) and not dialect.is_busy(error)
+
+
+# Character sets.
+
+
+@pytest.mark.parametrize("charset", ["latin1", "utf8", "utf8mb4"])
+@pytest.mark.parametrize("how", ["fail", "snooze", "discard", "progress"])
+def test_text_that_the_sites_character_set_lacks_is_kept_and_no_other_flag_runs_again(mysql_url, tmp_path, charset, how):
+    """With safe updates, too, as some servers have them."""
+    parts = urlsplit(mysql_url)
+    known = {"host": parts.hostname, "port": parts.port or 3306, "user": parts.username, "charset": charset}
+    site = peewee.MySQLDatabase(parts.path[1:], init_command="SET sql_safe_updates = 1", **known)
+    flags = FlagSweep(site, threads=2, state_dir=str(tmp_path / "state"))
+    flags.init()
+    ran, text = [], "아침 🧹 ü"
+
+    @flags.handler("work", max_attempts=1)
+    def work(n, flag):
+        ran.append(n)
+        if n == 3 and how == "progress":
+            flag.progress({"at": text})
+        elif n == 3:
+            raise {"fail": ValueError, "snooze": lambda why: Snooze(60), "discard": Discard}[how](text)
+
+    try:
+        work.raise_many([{"n": n} for n in range(10)])
+        work.using(key=text).raise_flag(100)
+        assert flags.sweep().total() == 11
+        assert sorted(ran) == [*range(10), 100]
+        found = flags.find()
+        assert [flag.state for flag in found] == {"fail": ["dead"], "snooze": ["waiting"]}.get(how, [])
+        with client_of(mysql_url) as client:
+            if how == "fail":
+                assert text in client.ask("SELECT error FROM flagsweep_flag")[0][0]
+                assert (flags.retry(), flags.sweep().total(), flags.discard(reason=text)) == (1, 1, 1)
+            if how in ("fail", "discard"):
+                assert client.ask("SELECT reason FROM flagsweep_history") == [(text,)]
+    finally:
+        flags.store.close_thread()
+
+
+@contextmanager
+def client_of(url):
+    client = Client(url)
+    try:
+        yield client
+    finally:
+        client.close()
