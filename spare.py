@@ -40,9 +40,13 @@ class Spare:
         """Keep this thread's connection from one flag to the next, until it has no more to do."""
         me = threading.get_ident()
         with self._lock:
+            nested = me in self._threads  # A handler sweeps, in its own thread.
             if not self._threads:
                 self._wrap()
             self._threads.add(me)
+        if nested:
+            yield
+            return
         try:
             yield
         finally:

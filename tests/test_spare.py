@@ -293,3 +293,23 @@ def test_of_a_pool_that_is_large_enough_nothing_is_said(make):
     flags = make("pool", threads=4, max_connections=4)
     flags.handler("work")(lambda n: None)
     assert not [f for f in flags.doctor() if f.what == "pool"]
+
+
+def test_a_handler_that_sweeps_in_its_own_thread_leaves_the_database_as_it_was():
+    """In memory everything is performed by the thread that sweeps."""
+    db = SqliteDatabase(":memory:")
+    flags, ran = FlagSweep(db), []
+    flags.init()
+    inner = flags.handler("inner", lane="inner")(lambda: ran.append("inner"))
+
+    @flags.handler("outer", lane="outer")
+    def outer():
+        inner.raise_flag()
+        flags.sweep(lane="inner")
+        ran.append("outer")
+
+    outer.raise_flag()
+    before = set(vars(db)) - {"_flagsweep_spare"}
+    assert flags.sweep(lane="outer") == {"lowered": 1}
+    assert ran == ["inner", "outer"] and set(vars(db)) - {"_flagsweep_spare"} == before
+    db.close()
