@@ -154,6 +154,8 @@ class Settings:
 
     database: Any = field(default=None, repr=False)
     """A URL (``sqlite:///site.db``), a path, or the site's own Peewee ``Database``."""
+    driver: str = "sqlite3"
+    """Which SQLite library opens a file that a URL or path names: ``sqlite3``, which is Python's own, or ``apsw``."""
     queue: str = field(default="memory", repr=False)
     """Where consumers and the site share nudges and locks; ``memory`` shares nothing, and needs no file and no server."""
     queue_key: Sequence[str] = field(default=(), repr=False)
@@ -245,6 +247,8 @@ def _check(problems: Problems, name: str, value: Any) -> Any:
         return _lanes(problems, value)
     if name == "watch" and value not in ("auto", "poll", "off"):
         problems.found.append(f"watch must be 'auto', 'poll' or 'off', got {value!r}")
+    if name == "driver" and value not in ("sqlite3", "apsw"):
+        problems.found.append(f"driver must be 'sqlite3' or 'apsw', got {value!r}")
     if name == "nudge" and value not in ("auto", "on", "off"):
         problems.found.append(f"nudge must be 'auto', 'on' or 'off', got {value!r}")
     if name == "notify" and value not in ("raise", "trigger", "off"):

@@ -11,7 +11,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ from .errors import ConfigError, NotReady
 log = logging.getLogger("flagsweep")
 
 MEMORY = ":memory:"
-FOREIGN = frozenset(f"playhouse.{name}" for name in ("apsw_ext", "cysqlite_ext", "sqlcipher_ext", "sqliteq"))
+FOREIGN = frozenset(f"playhouse.{name}" for name in ("cysqlite_ext", "sqlcipher_ext", "sqliteq"))
 """Peewee databases that bring a SQLite library of their own, whose locks on the file ours would drop, or write in a thread."""
 BUSY = 5
 """Seconds that a connection of ours waits for SQLite's writer."""
@@ -97,19 +97,54 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
-class SiteDatabase(SqliteDatabase):
+class _Existing:
     """A SQLite file that is never made by accident: with a wrong path an empty file would be swept for ever."""
+
+    database: Any
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        _made.add(self)
+        _made.add(self)  # type: ignore[arg-type]
 
-    def _connect(self):
+    def _connect(self) -> Any:
         if self.database != MEMORY and not os.path.exists(self.database):
             raise NotReady(
                 f"there is no database {self.database}: run 'flagsweep init' (or call flags.init()) once, or mend the path"
             )
         return super()._connect()  # type: ignore[misc]
+
+
+class SiteDatabase(_Existing, SqliteDatabase):
+    """A SQLite file, through Python's own sqlite3."""
+
+
+@cache
+def apsw_database() -> type[SqliteDatabase]:
+    """Return the class of a SQLite file through APSW, which brings a SQLite library of its own.
+
+    :raises ConfigError: where APSW is missing.
+    """
+    try:
+        import apsw
+        from playhouse.apsw_ext import APSWDatabase
+    except ImportError:
+        raise ConfigError("driver='apsw' needs it: pip install 'flagsweep[apsw]'") from None
+
+    class ApswSite(_Existing, APSWDatabase):
+        """A SQLite file, through APSW."""
+
+        def _connect(self) -> Any:
+            connection = super()._connect()
+            connection.convert_binding = _as_text
+            return connection
+
+    assert apsw
+    return ApswSite
+
+
+def _as_text(cursor: Any, number: Any, value: Any) -> Any:
+    """Write what APSW does not take as sqlite3 would: dates and decimals as text."""
+    return str(value)
 
 
 class _Healing:
@@ -245,7 +280,7 @@ SERVERS = {
 ALIASES = {"postgres": "postgresql", "mariadb": "mysql"}
 
 
-def open_store(database: Any) -> tuple[Store, Path | None]:
+def open_store(database: Any, driver: str = "sqlite3") -> tuple[Store, Path | None]:
     """Return the store of a database and the path of its file, None for one in memory or on a server. Opens nothing.
 
     :raises ConfigError: where it is no database that flagsweep can use.
@@ -257,7 +292,8 @@ def open_store(database: Any) -> tuple[Store, Path | None]:
     scheme = _scheme(database)
     if scheme is not None:
         return _server_store(scheme, database), None
-    site = database if isinstance(database, Database) else SiteDatabase(_path(database), **_options())
+    made = _file_class(database, driver)
+    site = database if isinstance(database, Database) else made(_path(database), **_options())
     if not isinstance(site, SqliteDatabase):
         raise ConfigError(
             f"the database must be SQLite, PostgreSQL, MySQL or MariaDB through Peewee's own classes, got {type(site).__name__}"
@@ -272,10 +308,26 @@ def open_store(database: Any) -> tuple[Store, Path | None]:
             name,
         )
     path = Path(name).absolute()
-    engine = SiteDatabase(str(path), **_options())
+    engine = made(str(path), **_options())
     for name in ("_functions", "_aggregates", "_collations", "_window_functions", "_attached"):
         setattr(engine, name, getattr(site, name))  # Conditions and triggers of the site's may use them.
     return Store(site, engine, Sqlite(), str(path), path), path
+
+
+def _file_class(database: Any, driver: str) -> type[SqliteDatabase]:
+    """Return the class of our own connections to a file: through the same library as the site's.
+
+    :raises ConfigError: where one process would open a file through two: each drops the other's locks.
+    """
+    if not isinstance(database, Database):
+        return apsw_database() if driver == "apsw" else SiteDatabase
+    through_apsw = any(base.__module__ == "playhouse.apsw_ext" for base in type(database).__mro__)
+    if driver == "apsw" and not through_apsw:
+        raise ConfigError(
+            f"driver='apsw' does not go with a {type(database).__name__}: two SQLite libraries in one process drop each other's "
+            "locks on the file; give flagsweep a playhouse.apsw_ext.APSWDatabase, or a URL"
+        )
+    return apsw_database() if through_apsw else SiteDatabase
 
 
 def _scheme(database: Any) -> str | None:

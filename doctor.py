@@ -181,15 +181,26 @@ REACH: list[Check] = [database, schema]
 # The machine.
 
 
+def library_of(db: Any) -> str:
+    """Return the version of the SQLite library that a database object goes through."""
+    if any(base.__module__ == "playhouse.apsw_ext" for base in type(db).__mro__):
+        import apsw
+
+        return apsw.sqlite_lib_version()
+    return sqlite3.sqlite_version
+
+
 def sqlite(patient: Patient) -> Finding:
-    """Check the version of SQLite that this Python uses."""
-    version, name = sqlite3.sqlite_version_info, sqlite3.sqlite_version
+    """Check the version of SQLite that our connections go through."""
+    name = library_of(patient.store.engine)
+    version = tuple(map(int, name.split(".")))
     if version < RETURNING:
         return Finding("fail", "SQLite", f"{name} is too old: flagsweep needs 3.35", "use a Python that has a newer SQLite")
     first, last = WAL_RESET_BUG
     if first <= version <= last:
         text = f"{name} has the WAL-reset bug, which damages a database in rare cases (two writers at one instant)"
-        return Finding("warn", "SQLite", text, "use SQLite 3.51.3 or newer, and keep backups until then")
+        fix = "pip install 'flagsweep[apsw]' and driver='apsw', which brings a newer one; keep backups until then"
+        return Finding("warn", "SQLite", text, fix)
     return Finding("ok", "SQLite", name)
 
 

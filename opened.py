@@ -39,7 +39,7 @@ class Opened:
 
         :raises ConfigError: where there is no database yet, or it does not go with the queue.
         """
-        store, path = open_store(settings.database)
+        store, path = open_store(settings.database, settings.driver)
         store.dialect.notify = settings.notify
         queue = _shared_queue(settings, clock, store, path)
         unseen = store.dialect.shared and not store.dialect.notifies

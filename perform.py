@@ -312,7 +312,7 @@ def leaked(db: Any, dialect: Dialect) -> LeakedTransaction | None:
     while db.transaction_depth():
         db.pop_transaction()
     try:
-        connection.rollback()
+        connection.rollback() if hasattr(connection, "rollback") else db.rollback()
         if getattr(db, "database", None) != ":memory:":  # That one ends with its connection.
             db.close()
     except _UNCLOSABLE:

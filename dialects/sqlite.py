@@ -248,7 +248,8 @@ class Sqlite(Dialect):
 
     def codes(self, error: BaseException) -> Sequence[Any]:
         """Return the primary result code. What SQLite writes is never translated, and for a missing table it has no code."""
-        code = getattr(driver_error(error), "sqlite_errorcode", None)
+        known = driver_error(error)
+        code = getattr(known, "sqlite_errorcode", getattr(known, "extendedresult", None))  # APSW's has another name.
         if code == sqlite3.SQLITE_ERROR and f"no such table: {OURS}" in str(error):
             return (NO_TABLE,)
         return () if code is None else (code & 0xFF,)
@@ -298,6 +299,9 @@ class Sqlite(Dialect):
     def lenient(self, db: Database) -> Iterator[None]:
         """Read text that is not UTF-8, too."""
         connection = db.connection()
+        if not hasattr(connection, "text_factory"):  # APSW reads what is UTF-8, and no other text.
+            yield
+            return
         before, connection.text_factory = connection.text_factory, lambda raw: raw.decode(errors="backslashreplace")
         try:
             yield
@@ -330,12 +334,12 @@ class Sqlite(Dialect):
         return db.execute_sql(_COUNTS, (now,)).fetchall()
 
     def retry(self, db: Database, ids: Sequence[int], now: int) -> int:
-        return db.execute_sql(_RETRY, (now, now, json.dumps(ids))).rowcount
+        return db.rows_affected(db.execute_sql(_RETRY, (now, now, json.dumps(ids))))
 
     def drop_dead(self, db: Database, ids: Sequence[int], reason: str, now: int) -> int:
         these = json.dumps(ids)
         db.execute_sql(_RECORD_DEAD, (now, reason, these))
-        return db.execute_sql(_DROP_DEAD, (these,)).rowcount
+        return db.rows_affected(db.execute_sql(_DROP_DEAD, (these,)))
 
     # The verbs of a sweep.
 
@@ -365,17 +369,17 @@ class Sqlite(Dialect):
             return [0, id, "?", Damaged(f"its row cannot be read: {error}"), 0, 0, None]
 
     def lower(self, db: Database, ids: Sequence[int], token: int) -> int:
-        return db.execute_sql(_LOWER, (json.dumps(ids), token)).rowcount
+        return db.rows_affected(db.execute_sql(_LOWER, (json.dumps(ids), token)))
 
     def lower_bumped(self, db: Database, ids: Sequence[int], token: int) -> int:
-        return db.execute_sql(_LOWER_BUMPED, (json.dumps(ids), token)).rowcount
+        return db.rows_affected(db.execute_sql(_LOWER_BUMPED, (json.dumps(ids), token)))
 
     def settle_one(self, db: Database, named: dict[str, Any]) -> str | None:
         rows = db.execute_sql(_SETTLE_ONE, named).fetchall()
         return rows[0][0] if rows else None
 
     def release(self, db: Database, ids: Sequence[int], token: int, now: int) -> int:
-        return db.execute_sql(_RELEASE, (now, json.dumps(ids), token)).rowcount
+        return db.rows_affected(db.execute_sql(_RELEASE, (now, json.dumps(ids), token)))
 
     def claimed_ids(self, db: Database, consumer: int) -> list[int]:
         return [row[0] for row in db.execute_sql(_CLAIMED_BY, (consumer,)).fetchall()]
@@ -387,10 +391,10 @@ class Sqlite(Dialect):
         return db.execute_sql(_CLAIMS_OF, (consumer,)).fetchall()
 
     def progress(self, db: Database, id: int, token: int, cursor: str) -> bool:
-        return db.execute_sql(_PROGRESS, (cursor, id, token)).rowcount == 1
+        return db.rows_affected(db.execute_sql(_PROGRESS, (cursor, id, token))) == 1
 
     def discover(self, db: Database, kind: str, rows: Sequence[tuple[str, str]], priority: int, now: int) -> int:
-        return db.execute_sql(_DISCOVER, (kind, priority, now, now, json.dumps(rows))).rowcount
+        return db.rows_affected(db.execute_sql(_DISCOVER, (kind, priority, now, now, json.dumps(rows))))
 
     def changes(self, db: Database) -> int:
         return db.execute_sql("PRAGMA data_version").fetchone()[0]

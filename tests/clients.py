@@ -1,5 +1,6 @@
 """The databases of the conformance suite: another program's session on each, and threads that are sessions of their own."""
 
+import os
 import re
 import sqlite3
 import threading
@@ -17,6 +18,12 @@ class Client:
 
     def _sqlite(self, url):
         self.native = str
+        if os.environ.get("FLAGSWEEP_DRIVER") == "apsw":  # Two SQLite libraries in one process drop each other's locks.
+            import apsw
+
+            connection = apsw.Connection(urlsplit(url).path[1:])
+            connection.set_busy_timeout(20_000)
+            return connection
         return sqlite3.connect(urlsplit(url).path[1:], isolation_level=None, timeout=20, check_same_thread=False)
 
     def _postgresql(self, url):
@@ -35,6 +42,8 @@ class Client:
 
     def ask(self, sql, *arguments):
         """Run one statement; return its rows, bytes as text."""
+        if type(self.connection).__module__ == "apsw":
+            return self.connection.execute(sql, arguments).fetchall()
         cursor = self.connection.cursor()
         try:
             cursor.execute(self.native(sql), arguments) if arguments else cursor.execute(self.native(sql).replace("%s", "%%s"))

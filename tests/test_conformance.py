@@ -38,10 +38,12 @@ ODD = {
 }
 
 
-@pytest.fixture(params=DATABASES)
-def url(request, tmp_path):
+@pytest.fixture(params=[*DATABASES, "apsw"])
+def url(request, tmp_path, monkeypatch):
     """Return the URL of an empty database."""
-    if request.param == "sqlite":
+    if request.param == "apsw":
+        monkeypatch.setenv("FLAGSWEEP_DRIVER", "apsw")
+    if request.param in ("sqlite", "apsw"):
         return f"sqlite:///{tmp_path / 'site.db'}"
     if request.param == "postgresql":
         return request.getfixturevalue("postgres_url")

@@ -104,7 +104,7 @@ def test_what_cannot_be_used_is_refused_with_the_fix(tmp_path, database, said):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("foreign", ["playhouse.apsw_ext", "playhouse.cysqlite_ext", "playhouse.sqlcipher_ext"])
+@pytest.mark.parametrize("foreign", ["playhouse.cysqlite_ext", "playhouse.sqlcipher_ext"])
 def test_a_second_sqlite_library_is_refused(foreign):
     Foreign = type("ForeignDatabase", (SqliteDatabase,), {"__module__": foreign})
     with pytest.raises(ConfigError, match=r"Mine \(playhouse\..*\) cannot be swept: use SqliteDatabase"):

@@ -107,7 +107,7 @@ def test_tables_newer_than_the_code_fail(flags, db_path):
     [((3, 34, 1), "fail"), ((3, 35, 0), "warn"), ((3, 51, 2), "warn"), ((3, 51, 3), "ok"), ((3, 53, 0), "ok")],
 )
 def test_sqlite_must_know_returning_and_should_not_have_the_wal_reset_bug(flags, monkeypatch, version, level):
-    monkeypatch.setattr(doctor.sqlite3, "sqlite_version_info", version)
+    monkeypatch.setattr(doctor.sqlite3, "sqlite_version", ".".join(map(str, version)))
     assert doctor.sqlite(doctor.Patient(flags)).level == level
 
 
