@@ -379,6 +379,9 @@ class SiteStore:
         try:
             self.dialect.refresh(self.site)  # A pool may have kept one that the server has ended.
             yield self.site
+        except BaseException:
+            self.spare.let_go()
+            raise
         finally:
             self.spare.put_away()  # It may be closed: a leaked transaction has its connection closed early.
 

@@ -167,7 +167,7 @@ class Performer:
             leak.__context__ = getattr(outcome, "exception", None)
             return self._failed(handler, leak)
         if not self.store.in_memory:  # That one ends with its connection.
-            self.store.spare.put_away()
+            self.store.spare.let_go() if isinstance(outcome, Failed) else self.store.spare.put_away()
         return outcome
 
     def _call(self, handler: Handler, claimed: Claimed, payload: dict[str, Any]) -> Any:

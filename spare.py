@@ -50,7 +50,7 @@ class Spare:
         try:
             yield
         finally:
-            self._close()
+            self.let_go()
             with self._lock:
                 self._threads.discard(me)
                 if not self._threads:
@@ -68,7 +68,9 @@ class Spare:
             state.ctx = []
         state.spare = os.getpid()
 
-    def _close(self) -> None:
+    def let_go(self) -> None:
+        """Close this thread's connection in truth, after a failure: its traceback may hold a cursor, and with a statement that is
+        not done with, SQLite keeps the transaction of a connection that the next handler closes behind our back."""
         if self._take() and not self._db._state.closed:
             try:
                 self._db.close()

@@ -313,3 +313,20 @@ def test_a_handler_that_sweeps_in_its_own_thread_leaves_the_database_as_it_was()
     assert flags.sweep(lane="outer") == {"lowered": 1}
     assert ran == ["inner", "outer"] and set(vars(db)) - {"_flagsweep_spare"} == before
     db.close()
+
+
+def test_what_a_failed_flag_left_in_its_traceback_keeps_no_lock_for_a_connection_that_the_next_one_closes(db_path):
+    """SQLite keeps the transaction of a closed connection as long as somebody has a statement of it."""
+    site = SqliteDatabase(db_path, timeout=0.2)
+    flags = FlagSweep(site, threads=1, shutdown_timeout=1)
+    flags.init()
+
+    @flags.handler(atomic=True, max_attempts=1)
+    def work(n):
+        if n == 0:
+            site.execute_sql("SELECT * FROM missing")
+        if n == 1:
+            site.connection().close()
+
+    work.raise_many([{"n": n} for n in range(4)])
+    assert flags.sweep() == {"lowered": 2, "dead": 2}
