@@ -88,6 +88,7 @@ class Lane:
         self._strays: set[int] = set()
         self._left: int | None = None
         self._apart = False
+        self._attached = store.attached()
         self._hints: set[tuple[int, str]] = set()
 
     def sweep(
@@ -368,6 +369,10 @@ class Lane:
         """Return the rows of the site that became work. A kind whose table is missing waits alone, with one line in the log."""
         found = []
         self.wake_at = None
+        if (attached := self._store.attached()) != self._attached:  # Over a new connection, and at once.
+            self._attached = attached
+            self._blind.clear()
+            self._store.close_engine()
         for handler in self._own:
             ready = self._blind.get(handler.kind, 0.0)
             began = self._clock.monotonic()
@@ -412,8 +417,6 @@ class Lane:
                 rows = handler.rows.find(*where, kind, self._pacer.batch, aliases, lock)  # type: ignore[union-attr]
         except Exception as error:
             self._raise_if_away(error)
-            if not lock:
-                self._store.close_engine()  # What the site has attached meanwhile, a new connection sees.
             if handler.kind not in self._blind or not self._thorough:
                 why = headline(describe(error))
                 log.warning("%s finds no rows: %s; it is asked again in a minute, other kinds go on", handler.kind, why)

@@ -209,6 +209,10 @@ class SiteStore:
         """Whether no other process, and no other thread, can see this database."""
         return self.engine is self.site
 
+    def attached(self) -> tuple[str, ...]:
+        """Return the names of the SQLite databases that the site has attached; connections of ours do when they open."""
+        return tuple(getattr(self.site, "_attached", ()))
+
     # The site's side.
 
     def raise_(self, kind: str, key: str, payload: str, priority: int, due_at: int, now: int) -> Raised:

@@ -10,6 +10,7 @@ import pytest
 from peewee import BooleanField, ForeignKeyField, Model, SqliteDatabase
 from playhouse import postgres_ext
 from rig import let_go
+from rig import plain as plain_sql
 
 from flagsweep import ConfigError, Discard, FlagSweep, SignatureError
 
@@ -324,3 +325,27 @@ def test_rows_of_an_attached_database_are_found_loaded_and_lowered(tmp_path, whe
     flags.when(thing.owed, kind="work")(lambda row: seen.append(row.id))
     assert flags.sweep(raise_errors=True) == {"lowered": 1}
     assert (seen, flags.sweep()) == ([1], {})
+
+
+def test_a_consumer_sees_what_is_attached_while_it_runs(tmp_path, until):
+    """With the next commit to the database itself: of those to another file nobody tells."""
+    site = SqliteDatabase(tmp_path / "site.db")
+    flags, seen, plain = FlagSweep(site), [], []
+    flags.init()
+    meta = type("Meta", (), {"database": site, "schema": "archive", "table_name": "thing"})
+    thing = type("Thing", (Model,), {"owed": BooleanField(default=True), "__module__": __name__, "Meta": meta})
+    flags.when(thing.owed, kind="work")(lambda row: seen.append(row.id))
+    flags.handler("plain")(lambda n: plain.append(n))
+    runner = threading.Thread(target=flags.run)
+    runner.start()
+    try:
+        flags.handlers["plain"].raise_flag(1)
+        until(lambda: plain == [1])
+        plain_sql(tmp_path / "archive.db", "CREATE TABLE thing (id INTEGER PRIMARY KEY, owed INTEGER)")
+        plain_sql(tmp_path / "archive.db", "INSERT INTO thing (owed) VALUES (1)")
+        site.attach(str(tmp_path / "archive.db"), "archive")
+        flags.handlers["plain"].raise_flag(2)
+        until(lambda: seen == [1])
+    finally:
+        flags.stop()
+        runner.join(20)
