@@ -271,7 +271,7 @@ class FlagSweep:
     def _register(self, function: Any, kind: str | None, options: dict[str, Any], rows: OwnRows | None) -> Handler:
         if isinstance(function, Handler):
             function = function.function
-        kind = kind if kind is not None else name_of(function)
+        kind = kind if kind is not None else kind_of(function)
         checked = Options.checked(kind, options)
         for name in (checked.kind, *checked.aliases):
             if name in self._handlers:
@@ -618,7 +618,7 @@ class FlagSweep:
         return self.store.explained(failed)
 
 
-def name_of(function: Any) -> str:
+def kind_of(function: Any) -> str:
     """Return the kind that a function has where none is given."""
     name = getattr(function, "__name__", "")
     if name == "<lambda>":

@@ -155,7 +155,8 @@ class Settings:
     database: Any = field(default=None, repr=False)
     """A URL (``sqlite:///site.db``), a path, or the site's own Peewee ``Database``."""
     driver: str = "sqlite3"
-    """Which SQLite library opens a file that a URL or path names: ``sqlite3``, which is Python's own, or ``apsw``."""
+    """Which SQLite library opens a file that a URL or path names: ``sqlite3``, which is Python's own, or ``apsw``.
+    Then nothing else in the process may open that file through ``sqlite3``: the two drop each other's locks."""
     queue: str = field(default="memory", repr=False)
     """Where consumers and the site share nudges and locks; ``memory`` shares nothing, and needs no file and no server."""
     queue_key: Sequence[str] = field(default=(), repr=False)

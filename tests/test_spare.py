@@ -295,24 +295,19 @@ def test_of_a_pool_that_is_large_enough_nothing_is_said(make):
     assert not [f for f in flags.doctor() if f.what == "pool"]
 
 
-def test_a_handler_that_sweeps_in_its_own_thread_leaves_the_database_as_it_was():
-    """In memory everything is performed by the thread that sweeps."""
-    db = SqliteDatabase(":memory:")
-    flags, ran = FlagSweep(db), []
-    flags.init()
-    inner = flags.handler("inner", lane="inner")(lambda: ran.append("inner"))
-
-    @flags.handler("outer", lane="outer")
-    def outer():
-        inner.raise_flag()
-        flags.sweep(lane="inner")
-        ran.append("outer")
-
-    outer.raise_flag()
-    before = set(vars(db)) - {"_flagsweep_spare"}
-    assert flags.sweep(lane="outer") == {"lowered": 1}
-    assert ran == ["inner", "outer"] and set(vars(db)) - {"_flagsweep_spare"} == before
-    db.close()
+def test_who_performs_within_performing_leaves_the_database_as_it_was(db_path):
+    """A handler may sweep, and that in its own thread."""
+    db = SqliteDatabase(db_path)
+    spare, before = FlagSweep(db).store.spare, set(vars(db)) | {"_flagsweep_spare"}
+    with spare.performing():
+        db.connect()
+        spare.put_away()
+        kept = db._state.conn
+        with spare.performing():
+            assert db.is_closed()
+        assert db.is_closed() and db.connect() and db.connection() is kept
+    assert db.is_closed() and set(vars(db)) == before
+    assert db.connect() and db.close()
 
 
 def test_what_a_failed_flag_left_in_its_traceback_keeps_no_lock_for_a_connection_that_the_next_one_closes(db_path):
