@@ -18,8 +18,8 @@ from .errors import (
     UnknownKind,
 )
 from .handlers import Handler
-from .info import FlagInfo
 from .models import Raised
+from .operations.info import FlagInfo
 
 __all__ = [
     "Backoff",

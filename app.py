@@ -16,25 +16,25 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from huey import Huey
 from peewee import Database
 
-from .claims import Claimed, Store
+from .adapters.rows import OwnRows
 from .config import SECOND, Backoff, Clock, Settings
-from .consumer import Runner, go_on_as, make_lanes, threads_of_lanes
-from .databases import is_late, name_if_other
-from .deaths import DeathNotices, OnDead
-from .enlisted import Enlisted, open_lease
+from .consumer.file_lease import Lease, folder_of
+from .consumer.membership import Enlisted, open_lease
+from .consumer.opened import Opened, given, same
+from .consumer.runner import Runner, go_on_as, make_lanes, threads_of_lanes
+from .consumer.session_lease import SessionLease
+from .databases.opening import is_late, name_if_other
 from .errors import ConfigError, DatabaseAway, FlagSweepError, LeaseHeld, NotReady, UnknownKind
 from .handlers import Handler, Options
-from .info import FlagInfo, moment
-from .lanes import Lane
-from .lease import Lease, folder_of
 from .models import AWAY, Flag
-from .opened import Opened, given, same
-from .rows import OwnRows
-from .sessions import SessionLease
+from .operations.info import FlagInfo, moment
+from .sweep.claims import Claimed, Store
+from .sweep.deaths import DeathNotices, OnDead
+from .sweep.lane import Lane
 from .tasks import Away, make_huey
 
 if TYPE_CHECKING:
-    from .queues import SharedQueue
+    from .queues.client import SharedQueue
 
 log = logging.getLogger("flagsweep")
 
@@ -581,7 +581,7 @@ class FlagSweep:
 
     def doctor(self) -> list[Any]:
         """Check the surroundings; return findings, each with its level, what was found, and the fix."""
-        from .doctor import examine
+        from .operations.doctor.examine import examine
 
         return examine(self)
 

@@ -22,8 +22,8 @@ import click
 from peewee import PeeweeException
 
 from .app import NOBODY, STATES, FlagSweep
-from .config import SECOND
-from .console import (
+from .commands.locate import load
+from .commands.terminal import (
     Column,
     clean,
     described,
@@ -36,14 +36,14 @@ from .console import (
     span,
     sweep_bar,
 )
-from .consumer import Signals
-from .doctor import Finding
+from .config import SECOND
+from .consumer.runner import Signals
+from .databases.schema import SCHEMA, script
 from .errors import ConfigError, FlagSweepError, LaneStuck, PayloadError, UnknownKind
-from .info import FlagInfo
-from .lanes import OUTCOMES
-from .locate import load
 from .models import AWAY
-from .schema import SCHEMA, script
+from .operations.doctor.examine import Finding
+from .operations.info import FlagInfo
+from .sweep.lane import OUTCOMES
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 

@@ -14,10 +14,10 @@ from functools import update_wrapper
 from operator import itemgetter
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
+from .adapters.rows import OwnRows
 from .config import PRIORITIES, SECOND, Backoff, Clock, Problems, Settings, check_name, seconds
 from .errors import ConfigError, PayloadError, SignatureError
 from .models import Raised, SiteStore
-from .rows import OwnRows
 
 P = ParamSpec("P")
 R = TypeVar("R")

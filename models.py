@@ -42,11 +42,11 @@ from peewee import (
     TextField,
 )
 
-from . import schema
-from .dialects import DATABASE_ERRORS, Dialect
+from .databases import schema
+from .databases.dialect import DATABASE_ERRORS, Dialect
+from .databases.pacer import Pacer
+from .databases.spare import Spare
 from .errors import DatabaseAway, FlagSweepError, NotReady
-from .pacer import Pacer
-from .spare import Spare
 
 AWAY: tuple[type[Exception], ...] = (*DATABASE_ERRORS, NotReady, DatabaseAway)
 """What a sweep takes for a database that is away: it is tried again, and nothing is lost."""

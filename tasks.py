@@ -22,12 +22,12 @@ from huey.serializer import Serializer
 from huey.storage import MemoryStorage
 
 from .errors import ConfigError
-from .lanes import Lane
 from .models import AWAY
-from .pool import SATED
+from .sweep.lane import Lane
+from .sweep.threads import SATED
 
 if TYPE_CHECKING:
-    from .queues import SharedQueue
+    from .queues.client import SharedQueue
 
 log = logging.getLogger("flagsweep")
 

@@ -26,7 +26,7 @@ from measure import Plan, Row, Samples, Skipped, alternate, paired, quantile, ro
 from redis_queue import redis_queue
 
 from flagsweep import FlagSweep
-from flagsweep.dialects.postgresql import Postgresql
+from flagsweep.databases.postgresql.dialect import Postgresql
 
 POSTGRESQL = os.environ.get("BENCH_POSTGRESQL", "postgresql://postgres@127.0.0.1:5432")
 MYSQL = os.environ.get("BENCH_MYSQL", "mysql://root@127.0.0.1:3306")

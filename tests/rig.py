@@ -9,8 +9,8 @@ import psutil
 from peewee import OperationalError
 
 from flagsweep.config import SECOND
-from flagsweep.consumer import make_lanes
-from flagsweep.enlisted import Enlisted
+from flagsweep.consumer.membership import Enlisted
+from flagsweep.consumer.runner import make_lanes
 
 NEW_YEAR = 1_767_225_600 * SECOND  # 2026-01-01 00:00 UTC
 

@@ -12,7 +12,7 @@ import pytest
 from rig import lane_of
 from work import Ledger, Work, command, running
 
-from flagsweep.dialects import sqlite
+from flagsweep.databases.sqlite import dialect as sqlite
 from flagsweep.tasks import SweepLock
 
 SWEEPS = 4

@@ -16,11 +16,11 @@ from rig import NEW_YEAR, FakeClock, lane_of
 from work import Ledger, Work, command, running
 
 from flagsweep import ConfigError, Discard, FlagSweep, FlagSweepError, NotReady, Retry, Snooze
-from flagsweep.claims import Step
 from flagsweep.config import SECOND
-from flagsweep.dialects import DATABASE_ERRORS
+from flagsweep.databases.dialect import DATABASE_ERRORS
+from flagsweep.databases.schema import SCHEMA
 from flagsweep.errors import ClaimLost, DatabaseAway
-from flagsweep.schema import SCHEMA
+from flagsweep.sweep.claims import Step
 
 HOUR = 3600
 ODD = {

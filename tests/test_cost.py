@@ -8,9 +8,9 @@ from peewee import BooleanField, Model
 from playhouse.test_utils import assert_query_count, count_queries
 
 from flagsweep import Backoff, FlagSweep
-from flagsweep.claims import Step
 from flagsweep.config import SECOND
-from flagsweep.dialects import sqlite
+from flagsweep.databases.sqlite import dialect as sqlite
+from flagsweep.sweep.claims import Step
 from flagsweep.testing import FakeClock
 
 NOW = 1_767_225_600 * SECOND  # 2026-01-01 00:00 UTC

@@ -14,7 +14,7 @@ import pytest
 import work as work_module
 from work import Event, Ledger, Work, command, is_sound
 
-from flagsweep.enlisted import Enlisted
+from flagsweep.consumer.membership import Enlisted
 from flagsweep.testing import POINTS, drain
 
 THREADS, BATCH = 4, 20

@@ -12,10 +12,10 @@ from peewee import BooleanField, CharField, Model
 from rig import FakeClock, lane_of, let_go
 
 from flagsweep import DatabaseAway, Discard, FlagSweep, NotReady, Snooze
-from flagsweep.dialects import RolledBack
-from flagsweep.dialects.mysql import Mysql
-from flagsweep.dialects.postgresql import Postgresql
-from flagsweep.dialects.sqlite import Sqlite
+from flagsweep.databases.dialect import RolledBack
+from flagsweep.databases.mysql.dialect import Mysql
+from flagsweep.databases.postgresql.dialect import Postgresql
+from flagsweep.databases.sqlite.dialect import Sqlite
 from flagsweep.models import explain
 
 

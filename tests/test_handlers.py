@@ -836,7 +836,7 @@ def test_a_lambda_is_asked_for_its_kind(tmp_path):
 )
 @pytest.mark.parametrize("raised", [False, True])
 def test_the_headline_of_a_group_is_its_own_text_and_its_first_part(error, expected, raised):
-    from flagsweep.perform import describe, headline
+    from flagsweep.sweep.perform import describe, headline
 
     if raised:
         try:

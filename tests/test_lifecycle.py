@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from flagsweep import Backoff, FlagSweep
-from flagsweep.blame import charge
-from flagsweep.claims import CRASHES
 from flagsweep.config import SECOND
-from flagsweep.dialects import sqlite
-from flagsweep.perform import Failed, Parked, Snoozed, plan
+from flagsweep.consumer.blame import charge
+from flagsweep.databases.sqlite import dialect as sqlite
+from flagsweep.sweep.claims import CRASHES
+from flagsweep.sweep.perform import Failed, Parked, Snoozed, plan
 from flagsweep.testing import FakeClock
 
 NOW = 1_767_225_600 * SECOND  # 2026-01-01 00:00 UTC

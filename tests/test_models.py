@@ -13,9 +13,9 @@ from peewee import SqliteDatabase
 from rig import plain
 
 from flagsweep import Backoff, ClaimLost, ConfigError, DatabaseAway, FlagSweep, NotReady
-from flagsweep.claims import Claimed, Step
 from flagsweep.config import SECOND
-from flagsweep.perform import Discarded, Failed, Parked, Snoozed, plan
+from flagsweep.sweep.claims import Claimed, Step
+from flagsweep.sweep.perform import Discarded, Failed, Parked, Snoozed, plan
 from flagsweep.testing import FakeClock
 
 NOW = 1_767_225_600 * SECOND  # 2026-01-01 00:00 UTC

@@ -14,7 +14,8 @@ from flagsweep import FlagSweep
 OTHER = 65534
 AS_ANOTHER = """
 import os, sys
-import flagsweep.cli, flagsweep.doctor, flagsweep.consumer, flagsweep.queues, rich.table, rich.console, rich.progress
+import flagsweep.cli, flagsweep.operations.doctor.examine, flagsweep.consumer.runner
+import flagsweep.queues.client, rich.table, rich.console, rich.progress
 b"x".decode("unicode_escape"), "x".encode("idna")
 os.setgroups([]); os.setgid(%d); os.setuid(%d)
 sys.argv = ["flagsweep", *sys.argv[1:]]

@@ -15,16 +15,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "sweep"))
 
 import work
 from worse import Worse
 
-from flagsweep import claims, handlers, lanes, perform
+from flagsweep import handlers
 from flagsweep.config import SECOND
-from flagsweep.dialects import sqlite
-from flagsweep.lease import Lease
-from flagsweep.perform import Failed, Performer
-from flagsweep.queues import SharedQueue
+from flagsweep.consumer.file_lease import Lease
+from flagsweep.databases.sqlite import dialect as sqlite
+from flagsweep.queues.client import SharedQueue
+from flagsweep.sweep import claims, perform
+from flagsweep.sweep import lane as lanes
+from flagsweep.sweep.perform import Failed, Performer
 
 PLANTED = "PLANTED_BUG"
 

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from flagsweep import FlagSweep, FlagSweepError, NotReady
+from flagsweep.databases.schema import SCHEMA
 from flagsweep.models import Flag
-from flagsweep.schema import SCHEMA
 
 MB = 1024 * 1024
 

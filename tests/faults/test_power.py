@@ -11,8 +11,8 @@ from itertools import count
 from powercut import Disk, State
 from work import Work
 
-from flagsweep.claims import Store
 from flagsweep.models import Flag
+from flagsweep.sweep.claims import Store
 
 CUTS_PER_LIFE = 500
 

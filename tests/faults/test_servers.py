@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from servers import _mysql_connection
-from test_queues import KEY, client_of, flood, garbage, make_a_folder
+from test_stores import KEY, client_of, flood, garbage, make_a_folder
 from work import Ledger, running
 
 from flagsweep import FlagSweepError

@@ -14,15 +14,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flagsweep import Backoff, Discard, FlagSweep, Retry, Snooze
-from flagsweep.claims import Store
 from flagsweep.config import SECOND
-from flagsweep.enlisted import Enlisted
-from flagsweep.lanes import Lane, Pacer
+from flagsweep.consumer.membership import Enlisted
+from flagsweep.consumer.watcher import Keeper
 from flagsweep.models import Flag
-from flagsweep.perform import Performer
-from flagsweep.pool import Pool
+from flagsweep.sweep.claims import Store
+from flagsweep.sweep.lane import Lane, Pacer
+from flagsweep.sweep.perform import Performer
+from flagsweep.sweep.threads import Pool
 from flagsweep.testing import FakeClock
-from flagsweep.watch import Keeper
 
 NOW = 1_767_225_600 * SECOND  # 2026-01-01 00:00 UTC
 HOUR, DAY, YEAR = 3600, 86400, 365 * 86400

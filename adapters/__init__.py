@@ -1,0 +1,1 @@
+"""How a data layer is spoken to: its rows are found, loaded and lowered."""

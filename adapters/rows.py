@@ -1,0 +1,345 @@
+"""Own rows: work that is whatever a condition on the site's own model finds (``flags.when``)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from peewee import (
+    OP,
+    BinaryUUIDField,
+    BlobField,
+    BooleanField,
+    CharField,
+    CompositeKey,
+    Database,
+    DateField,
+    DateTimeField,
+    DecimalField,
+    Expression,
+    Field,
+    ForeignKeyField,
+    IntegerField,
+    Model,
+    Node,
+    TextField,
+    TimeField,
+    UUIDField,
+    Value,
+    fn,
+)
+
+from ..databases.dialect import Dialect
+from ..errors import ConfigError, SignatureError
+from ..models import Flag, SiteStore
+
+LOWER = ("after", "before")
+
+
+class StillOwed(Exception):
+    """A handler has succeeded, and its row is work as before: it would be found again, and again."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row as its handler gets it, and the raw value of its column, for lowering that very value."""
+
+    instance: Model
+    key: str
+    raw: Any
+
+
+class OwnRows:
+    """Find, load and lower the rows of one condition.
+
+    :param what: a Boolean column (true: work is owed), a nullable column (not null: work is owed), a condition on one model,
+        or a function that returns a condition and is asked anew each time, for conditions that need the present time.
+    :param lower: ``after`` success (false means done), or ``before`` the handler runs (then setting it meanwhile is new work).
+    :raises ConfigError: where it is none of these, or names no model, or more than one.
+    """
+
+    def __init__(self, what: Any, lower: str = "after"):
+        if lower not in LOWER:
+            raise ConfigError(f"lower must be 'after' or 'before', got {lower!r}")
+        self._what = what
+        self.column = what if isinstance(what, Field) else None
+        self.early = lower == "before"
+        self.model = _only_model(self.condition())
+        if self.early and self.column is None:
+            raise ConfigError(
+                "lower='before' needs a column that can be lowered: pass a Boolean or nullable column instead of a condition"
+            )
+        if isinstance(self.model._meta.primary_key, CompositeKey) or not self.model._meta.primary_key:
+            raise ConfigError(f"{self.model.__name__} needs a primary key of one column, so that a flag can name its row")
+        self._key = key_for(self.model)
+
+    @property
+    def pk(self) -> Any:
+        """The primary key of the model."""
+        return self.model._meta.primary_key
+
+    def condition(self) -> Node:
+        """Return what must hold for work to be owed."""
+        what = self._what
+        if isinstance(what, BooleanField):
+            return what == True  # noqa: E712
+        if isinstance(what, Field):
+            if not what.null:
+                raise ConfigError(f"{what.model.__name__}.{what.name} is neither Boolean nor nullable: pass a condition on it")
+            return what.is_null(False)
+        if not isinstance(what, Node) and callable(what):
+            what = what()
+        if not isinstance(what, Node):
+            raise ConfigError(f"flags.when takes a column, a condition or a function that returns one, got {what!r}")
+        return what
+
+    def payload(self, bound: dict[str, Any], store: SiteStore) -> tuple[str, str]:
+        """Return payload and key of the flag for one row, given as an instance or as its primary key.
+
+        :param store: asked for the key as discovery has it, where Python writes such a value otherwise than the database.
+        """
+        row, *others = bound.values()
+        if others:
+            raise SignatureError(f"a flag of an own row carries its row alone, got {', '.join(bound)}")
+        value = row.get_id() if isinstance(row, self.model) else row
+        try:
+            key = None if value is None or isinstance(value, Model) else self._key.text(value)
+            if key is None and self._key.asks and value is not None:
+                key = store.row_key(self.model.select(self._key.sql(store.dialect)).where(self.pk == value))
+        except (ValueError, TypeError, AttributeError, ArithmeticError, OSError):
+            key = None
+        if key is None:
+            raise SignatureError(f"raise it for a saved {self.model.__name__} or for its primary key, got {row!r}")
+        return json.dumps({"row": key}), key
+
+    def find(
+        self, db: Database, dialect: Dialect, kind: str, limit: int, aliases: tuple[str, ...] = (), lock: bool = False
+    ) -> list[tuple[str, str]]:
+        """Return (key, payload) of rows for which work is owed and no flag exists, dead ones included.
+
+        :param lock: whether nobody may change these rows before the open transaction ends; what somebody holds is left out.
+        """
+        query = self.query(dialect, kind, limit, aliases)
+        query = query.for_update(skip_locked=True) if lock else query  # Of this table: rows within the NOT EXISTS are not locked.
+        return [(str(row[0]), json.dumps({"row": str(row[0])})) for row in query.tuples().execute(db)]
+
+    def query(self, dialect: Dialect, kind: str, limit: int, aliases: tuple[str, ...] = ()) -> Any:
+        """Return the question that ``find`` asks."""
+        key = self._key.sql(dialect)
+        known = Flag.select(Value(1)).where(Flag.kind.in_((kind, *aliases)), Flag.key == key)
+        return self.model.select(key).where(self.condition(), ~fn.EXISTS(known)).limit(limit)
+
+    def held(self, db: Database, dialect: Dialect, keys: Sequence[str]) -> set[str]:
+        """Lock these rows for the open transaction, on a server; return the keys of those that somebody else holds just now."""
+        values = [value for key in keys if (value := self._key.value(key)) is not None]
+        among = self.model.select(self._key.sql(dialect)).where(self.pk.in_(values)).tuples()
+        ours = {str(row[0]) for row in among.for_update(skip_locked=True).execute(db)}
+        return {str(row[0]) for row in among.execute(db)} - ours if len(ours) < len(set(keys)) else set()
+
+    def fields(self) -> list[Field]:
+        """Return the columns that the condition names."""
+        return list(dict.fromkeys(_fields(self.condition(), set())))
+
+    def load(self, db: Database, dialect: Dialect, key: str) -> Row | None:
+        """Return the row if work is still owed for it. With ``lower='before'`` the column is down by now: the row is enough."""
+        it = self._it(key)
+        query = self.model.select().where(it)
+        if not self.early:
+            query = query.where(self.condition())
+        raw = self._raw(db, dialect, it)  # First: what is set in between is then seen by the handler, and not lowered.
+        instance = next(iter(query.limit(1).execute(db)), None)
+        return None if instance is None else Row(instance, key, raw)
+
+    def _it(self, key: str) -> Expression:
+        """Return the condition that a row is the one with this key."""
+        return Expression(self.pk, OP.EQ, self._key.value(key))
+
+    def _raw(self, db: Database, dialect: Dialect, it: Expression) -> Any:
+        """Read the column as it is stored: Peewee's round trip through Python does not reproduce every value."""
+        if self.column is None:
+            return None
+        # Peewee's own cursor would convert whatever has the column's name.
+        found = db.execute(self.model.select(dialect.stored(self.column)).where(it)).fetchone()
+        return found[0] if found else None
+
+    def still_owed(self, db: Database, key: str) -> bool:
+        """Return whether a condition without a column of its own holds although its handler has succeeded."""
+        if self.column is not None:
+            return False
+        return bool(self.model.select(Value(1)).where(self._it(key), self.condition()).limit(1).tuples().execute(db))
+
+    def lower(self, db: Database, dialect: Dialect, key: str, raw: Any = None) -> int:
+        """Lower the column of one row; return how many rows that touched.
+
+        :param raw: only where it still holds this stored value; None for any.
+        """
+        if self.column is None:
+            return 0
+        down = Value(False if isinstance(self.column, BooleanField) else None, converter=False)
+        query = self.model.update({self.column: down}).where(self._it(key), self.condition())
+        if raw is not None and not isinstance(self.column, BooleanField):
+            query = query.where(Expression(dialect.stored(self.column), OP.EQ, Value(raw, converter=False)))
+        return query.execute(db)
+
+    def lower_done(self, db: Database, dialect: Dialect, row: Row) -> None:
+        """Lower the column of a row whose handler has succeeded, unless it was set anew meanwhile.
+
+        :raises StillOwed: where it cannot be lowered, and is work as before.
+        """
+        if self.column is None or self.lower(db, dialect, row.key, row.raw):
+            return
+        it = self._it(row.key)
+        owed = self.model.select(Value(1)).where(it, self.condition()).limit(1).tuples().execute(db)
+        if list(owed) and self._raw(db, dialect, it) == row.raw:
+            raise StillOwed(
+                f"{self.column.model.__name__}.{self.column.name} of row {row.key} cannot be lowered: it still holds what its "
+                "handler saw, after an update that touched no row; look for a trigger, or pass a condition instead of the column"
+            )
+
+
+class _Key:
+    """Say how a primary key becomes the text of a flag's key, in SQL and in Python, and that text a value again."""
+
+    asks = False
+    """Whether the database has to be asked what the text of a value is."""
+
+    def __init__(self, field: Field):
+        self.field = field
+
+    def sql(self, dialect: Dialect) -> Node:
+        """Return the text, as the database makes it."""
+        return self.field.cast(dialect.text_type)
+
+    def text(self, value: Any) -> str | None:
+        """Return the text of a value, or None where it is no such key.
+
+        :raises ValueError, TypeError, AttributeError: where it is no such key, either.
+        """
+        return None
+
+    def value(self, key: str) -> Any:
+        """Return what a column is compared with; a text that was never the key of a row is compared with NULL."""
+        try:
+            return self.native(key)
+        except (ValueError, TypeError, ArithmeticError):
+            return Value(None, converter=False)
+
+    def native(self, key: str) -> Any:
+        """Return the value that a text stands for."""
+        return Value(key, converter=False)
+
+
+class _Whole(_Key):
+    """Whole numbers, also where Python has an address or a time for them."""
+
+    def text(self, value: Any) -> str | None:
+        if isinstance(value, (bool, float, bytes)):
+            return None
+        if isinstance(value, int) or (isinstance(value, str) and value.lstrip("-").isdigit()):
+            return str(int(value))
+        return str(int(self.field.db_value(value)))
+
+    def native(self, key: str) -> Any:
+        return Value(int(key), converter=False)
+
+
+class _Text(_Key):
+    """Text of any length."""
+
+    def text(self, value: Any) -> str | None:
+        return None if isinstance(value, (bool, bytes, float)) else str(self.field.db_value(value))
+
+
+class _Uuid(_Key):
+    """UUIDs, as Peewee writes them where the database has no such type."""
+
+    def sql(self, dialect: Dialect) -> Node:
+        return fn.REPLACE(super().sql(dialect), "-", "").coerce(False)
+
+    def text(self, value: Any) -> str | None:
+        return (value if isinstance(value, UUID) else UUID(value)).hex
+
+    def native(self, key: str) -> Any:
+        return UUID(key)
+
+
+class _Bytes(_Key):
+    """Bytes, as hexadecimal digits."""
+
+    def sql(self, dialect: Dialect) -> Node:
+        return dialect.hex(self.field)
+
+    def text(self, value: Any) -> str | None:
+        if isinstance(value, UUID):
+            return value.hex
+        return bytes(value).hex() if isinstance(value, (bytes, bytearray, memoryview)) else None
+
+    def native(self, key: str) -> Any:
+        return UUID(key) if isinstance(self.field, BinaryUUIDField) else bytes.fromhex(key)
+
+
+class _Asked(_Key):
+    """Dates, times and decimals, which the database writes otherwise than Python."""
+
+    asks = True
+
+    def native(self, key: str) -> Any:
+        return self.field.db_value(key)
+
+
+_KEYS: tuple[tuple[type[Field], type[_Key]], ...] = (
+    (IntegerField, _Whole),
+    (UUIDField, _Uuid),
+    (BinaryUUIDField, _Bytes),
+    (CharField, _Text),
+    (TextField, _Text),
+    (DateTimeField, _Asked),
+    (DateField, _Asked),
+    (TimeField, _Asked),
+    (DecimalField, _Asked),
+)
+
+
+def key_for(model: type[Model]) -> _Key:
+    """Return how the primary key of a model becomes the key of a flag.
+
+    :raises ConfigError: where no text names its rows for certain, such as a float.
+    """
+    field: Any = model._meta.primary_key
+    kind = field
+    while isinstance(kind, ForeignKeyField):
+        kind = kind.rel_field
+    if isinstance(kind, BlobField) and type(kind).db_value is BlobField.db_value:  # What is packed has no text of its own.
+        return _Bytes(field)
+    found = next((key for known, key in _KEYS if isinstance(kind, known)), None)
+    if found is None:
+        raise ConfigError(
+            f"{model.__name__} has a primary key of type {type(kind).__name__}, by which no flag can name a row for certain: "
+            "use a whole number, text, a UUID, bytes, a date, a time or a Decimal"
+        )
+    return found(field)
+
+
+def _only_model(condition: Node) -> type[Model]:
+    models = {f.model for f in _fields(condition, set())}
+    if len(models) != 1:
+        names = ", ".join(sorted(m.__name__ for m in models)) or "none"
+        raise ConfigError(f"flags.when needs a condition on one model, this one names {names}")
+    return models.pop()
+
+
+def _fields(node: Any, seen: set[int]) -> Iterator[Field]:
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, Field):
+        yield node
+    elif isinstance(node, (list, tuple)):
+        for item in node:
+            yield from _fields(item, seen)
+    elif isinstance(node, Node):
+        for item in vars(node).values():
+            yield from _fields(item, seen)

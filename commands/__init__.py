@@ -1,0 +1,1 @@
+"""How a terminal is spoken to: the commands, family by family, and what they print."""

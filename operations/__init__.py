@@ -1,0 +1,1 @@
+"""What people ask: which flags there are, what becomes of the dead, whether all is well."""

@@ -1,0 +1,1 @@
+"""How a sweep works: flags are claimed, performed and settled."""

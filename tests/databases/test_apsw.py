@@ -1,0 +1,106 @@
+"""A SQLite file through APSW, which brings a SQLite library of its own. The conformance suite runs over it, too."""
+
+import subprocess
+import sys
+
+import apsw
+import pytest
+from peewee import SqliteDatabase
+from playhouse import apsw_ext
+from rig import let_go
+
+from flagsweep import ConfigError, DatabaseAway, FlagSweep
+from flagsweep.databases import opening as databases
+
+HOLD = """
+import sqlite3, sys, time
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def site(tmp_path):
+    yield apsw_ext.APSWDatabase(str(tmp_path / "site.db"), timeout=0.1)
+    let_go(tmp_path)
+
+
+def test_a_sites_own_apsw_database_raises_and_is_swept(site):
+    flags, seen = FlagSweep(site, threads=2), []
+    flags.init()
+
+    class Visitor(apsw_ext.Model):
+        owed = apsw_ext.BooleanField(default=True)
+        since = apsw_ext.DateTimeField(null=True)
+
+        class Meta:
+            database = site
+
+    site.create_tables([Visitor])
+    Visitor.create()
+    flags.when(Visitor.owed, kind="visit")(lambda row: seen.append(row.id))
+    flags.handler("plain")(lambda n: seen.append(n))
+
+    @flags.handler("exact", atomic=True)
+    def exact(n):
+        Visitor.create(owed=False)
+        if n:
+            raise ValueError("no")
+
+    with pytest.raises(ZeroDivisionError), site.atomic():
+        flags.handlers["plain"].raise_flag(7)
+        raise ZeroDivisionError
+    flags.handlers["plain"].raise_many([{"n": n} for n in range(100, 110)])
+    exact.raise_flag(0)
+    exact.raise_flag(1)
+    assert flags.sweep() == {"lowered": 12, "again": 1}
+    assert sorted(seen) == [1, *range(100, 110)]
+    assert (Visitor.select().count(), Visitor.select().where(Visitor.owed).count()) == (2, 0)
+    site.close()
+
+
+def test_two_libraries_in_one_process_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="two SQLite libraries in one process drop each other's locks"):
+        FlagSweep(SqliteDatabase(tmp_path / "site.db"), driver="apsw")
+    with pytest.raises(ConfigError, match="driver must be 'sqlite3' or 'apsw'"):
+        FlagSweep(tmp_path / "site.db", driver="other")
+
+
+def test_without_apsw_the_error_says_what_to_install(db_path, monkeypatch):
+    databases.apsw_database.cache_clear()
+    monkeypatch.setitem(sys.modules, "apsw", None)
+    monkeypatch.delitem(sys.modules, "playhouse.apsw_ext")
+    with pytest.raises(ConfigError, match=r"pip install 'flagsweep\[apsw\]'"):
+        FlagSweep(db_path, driver="apsw")
+
+
+def test_a_locked_file_is_away_and_back_again(site, tmp_path):
+    flags = FlagSweep(site, shutdown_timeout=0)
+    flags.init()
+    flags.store.engine._timeout = 0.05
+    flags.handler("work")(lambda n: None).raise_flag(1)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "site.db")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(DatabaseAway, match="another program holds the database"):
+            flags.handlers["work"].raise_flag(2)
+        with pytest.raises(DatabaseAway):
+            flags.sweep()
+    finally:
+        holder.communicate("")
+    assert flags.sweep() == {"lowered": 1}
+
+
+def test_doctor_looks_at_the_library_in_use_and_names_apsw_as_the_fix(tmp_path, monkeypatch):
+    here, there = FlagSweep(tmp_path / "here.db"), FlagSweep(tmp_path / "there.db", driver="apsw")
+    for flags in (here, there):
+        flags.init()
+    monkeypatch.setattr("flagsweep.operations.doctor.examine.sqlite3.sqlite_version", "3.40.1")
+    (finding,) = [each for each in here.doctor() if each.what == "SQLite"]
+    assert finding.level == "warn" and "pip install 'flagsweep[apsw]' and driver='apsw'" in finding.fix
+    (finding,) = [each for each in there.doctor() if each.what == "SQLite"]
+    assert (finding.level, finding.text) == ("ok", apsw.sqlite_lib_version())

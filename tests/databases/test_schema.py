@@ -1,0 +1,437 @@
+"""The tables: made and upgraded on every database, by many at once, after any kill, and refused where they do not fit."""
+
+import itertools
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+from contextlib import closing, suppress
+from urllib.parse import urlsplit
+
+import pytest
+from click.testing import CliRunner
+
+from flagsweep import FlagSweep, NotReady
+from flagsweep.cli import cli
+from flagsweep.databases import schema
+from flagsweep.databases.mysql.dialect import Mysql
+from flagsweep.databases.postgresql.dialect import CHANNEL, Postgresql
+from flagsweep.databases.schema import Schema
+from flagsweep.databases.sqlite.dialect import Sqlite
+from flagsweep.errors import DatabaseAway
+from flagsweep.models import Consumer, Flag, History
+
+MODELS = (Schema, Flag, Consumer, History)
+SERVERS = ["postgresql", "mysql"]
+EVERY = ["sqlite", *SERVERS]
+
+SECOND_STEP = (
+    "ALTER TABLE flagsweep_flag ADD COLUMN colour INTEGER NOT NULL DEFAULT 7",
+    "CREATE INDEX flagsweep_colour ON flagsweep_flag (colour)",
+)
+
+
+class Place:
+    """A database without tables, and what a plain driver sees of it."""
+
+    def __init__(self, kind, url):
+        self.kind = kind
+        self.url = url
+
+    def flags(self, **settings):
+        flags = FlagSweep(self.url, **settings)
+        flags.handler("work")(lambda number: None)
+        return flags
+
+    def connect(self):
+        parts = urlsplit(self.url)
+        if self.kind == "sqlite":
+            return sqlite3.connect(parts.path[1:])
+        if self.kind == "postgresql":
+            import psycopg
+
+            return psycopg.connect(self.url, autocommit=True)
+        import pymysql
+
+        known = {"host": parts.hostname, "port": parts.port or 3306, "user": parts.username, "password": parts.password or ""}
+        return pymysql.connect(**known, database=parts.path[1:], autocommit=True)
+
+    def ask(self, *statements):
+        with closing(self.connect()) as db:
+            cursor = db.cursor()
+            for statement in statements:
+                cursor.execute(statement)
+            rows = cursor.fetchall() if cursor.description else []
+            db.commit()
+            return [tuple(row) for row in rows]
+
+    def tables(self):
+        if self.kind == "sqlite":
+            if not os.path.exists(urlsplit(self.url).path[1:]):
+                return []
+            return [name for (name,) in self.ask("SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'flag%'")]
+        mine = "DATABASE()" if self.kind == "mysql" else "current_schema()"
+        return [name for (name,) in self.ask(f"SELECT table_name FROM information_schema.tables WHERE table_schema = {mine}")]
+
+    def columns(self, table):
+        """Return (name, may be null) of each column, in their order."""
+        if self.kind == "sqlite":
+            return [(name, not required) for _, name, _, required, *_ in self.ask(f"PRAGMA table_info({table})")]
+        mine = "DATABASE()" if self.kind == "mysql" else "current_schema()"
+        found = self.ask(
+            "SELECT column_name, is_nullable FROM information_schema.columns "
+            f"WHERE table_schema = {mine} AND table_name = '{table}' ORDER BY ordinal_position"
+        )
+        return [(name, nullable == "YES") for name, nullable in found]
+
+    def layout(self):
+        """Return all there is to say about the tables but their rows."""
+        if self.kind == "sqlite":
+            return self.ask("SELECT type, name, sql FROM sqlite_master ORDER BY type, name")
+        if self.kind == "mysql":
+            made = [self.ask(f"SHOW CREATE TABLE {table}")[0] for table in sorted(self.tables())]
+            return [(name, re.sub(r" AUTO_INCREMENT=\d+", "", text)) for name, text in made]
+        return [
+            *self.ask(
+                "SELECT table_name, column_name, ordinal_position, data_type, collation_name, is_nullable, column_default, "
+                "is_identity FROM information_schema.columns WHERE table_schema = current_schema() ORDER BY 1, 3"
+            ),
+            *self.ask("SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = current_schema() ORDER BY 1"),
+            *self.ask(
+                "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint "
+                "WHERE connamespace = current_schema()::regnamespace ORDER BY 1"
+            ),
+        ]
+
+    def versions(self):
+        return [version for (version,) in self.ask("SELECT version FROM flagsweep_schema ORDER BY version")]
+
+    def wipe(self):
+        if self.kind == "sqlite":
+            for ending in ("", "-wal", "-shm"):
+                with suppress(FileNotFoundError):
+                    os.unlink(urlsplit(self.url).path[1:] + ending)
+        elif self.tables():
+            self.ask("DROP TABLE " + ", ".join(self.tables()))
+
+
+@pytest.fixture
+def place(request, tmp_path):
+    kind = request.param
+    if kind == "sqlite":
+        return Place(kind, f"sqlite:///{tmp_path}/site.db")
+    return Place(kind, request.getfixturevalue({"postgresql": "postgres_url", "mysql": "mysql_url"}[kind]))
+
+
+every_database = pytest.mark.parametrize("place", EVERY, indirect=True)
+every_server = pytest.mark.parametrize("place", SERVERS, indirect=True)
+on_postgresql = pytest.mark.parametrize("place", ["postgresql"], indirect=True)
+
+
+@pytest.fixture
+def later(monkeypatch):
+    """Give `later()`: from then on the code is that of a later release, which needs one more column."""
+
+    def later():
+        monkeypatch.setattr(schema, "SCHEMA", schema.SCHEMA + 1)
+        for dialect in (Sqlite, Postgresql, Mysql):
+            monkeypatch.setattr(dialect, "steps", (*dialect.steps, SECOND_STEP))
+
+    return later
+
+
+def forked(do):
+    """Run something in a child process; return its pid."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            do()
+            code = 0
+        finally:
+            os._exit(code)
+    return pid
+
+
+def ended(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+# Making them.
+
+
+@every_database
+def test_the_tables_have_the_columns_of_the_models(place):
+    assert place.flags().init() is True
+    assert set(place.tables()) == {model._meta.table_name for model in MODELS}
+    for model in MODELS:
+        fields = [(field.column_name, field.null) for field in model._meta.sorted_fields]
+        assert place.columns(model._meta.table_name) == fields
+
+
+@pytest.mark.parametrize("dialect", [Sqlite, Postgresql, Mysql])
+def test_each_version_has_its_step_on_every_database(dialect):
+    assert len(dialect.steps) == schema.SCHEMA
+
+
+@every_database
+def test_calling_init_again_changes_nothing(place):
+    assert place.flags().init() is True
+    before = place.layout()
+    assert place.flags().init() is False
+    assert (place.layout(), place.versions()) == (before, [schema.SCHEMA])
+
+
+@every_database
+@pytest.mark.parametrize("rounds", [1, pytest.param(5, marks=pytest.mark.slow)])
+def test_ten_processes_may_init_at_once(place, later, rounds):
+    later()
+    place.flags().init()
+    model = place.layout()
+    for _ in range(rounds):
+        place.wipe()
+        read, write = os.pipe()
+
+        def join(read=read, write=write):
+            os.close(write)
+            os.read(read, 1)  # All start when the parent closes its end.
+            place.flags().init()
+
+        pids = [forked(join) for _ in range(10)]
+        os.close(write)
+        codes = [ended(pid) for pid in pids]
+        os.close(read)
+        assert codes == [0] * 10
+        assert (place.layout(), place.versions()) == (model, [1, 2])
+
+
+@every_database
+@pytest.mark.parametrize("afresh", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["one-after-another", "each-afresh"])
+def test_killed_at_any_statement_the_next_init_completes_it(place, later, afresh):
+    """Each one is killed one statement later; on the databases without a transaction about tables it gets one further."""
+    later()
+    place.flags().init()
+    model = place.layout()
+    place.wipe()
+    for n in itertools.count(1):
+
+        def die(n=n):
+            flags, left = place.flags(), itertools.count(1)
+            execute = flags.store.engine.execute_sql
+
+            def counted(*arguments, **options):
+                if next(left) == n:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return execute(*arguments, **options)
+
+            flags.store.engine.execute_sql = counted
+            flags.init()
+
+        code = ended(forked(die))
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+        if afresh:
+            place.flags().init()
+            assert (place.layout(), place.versions()) == (model, [1, 2]), n
+            place.wipe()
+    assert (place.layout(), place.versions()) == (model, [1, 2])
+    assert n > 10
+
+
+@every_server
+def test_an_init_that_waits_for_another_one_too_long_says_so(place, monkeypatch):
+    other = place.flags()
+    monkeypatch.setattr(type(other.store.dialect), "patience", 1)
+    with (
+        other.store.write() as db,
+        other.store.dialect.migrating(db),
+        pytest.raises(DatabaseAway, match="another 'flagsweep init'"),
+    ):
+        place.flags().init()
+    other.store.close_engine()
+    assert place.flags().init() is True
+
+
+@on_postgresql
+def test_tables_may_be_in_a_schema_of_their_own(place):
+    place.ask("CREATE SCHEMA work")
+    place.url += "?options=-csearch_path%3Dwork"
+    flags = place.flags()
+    assert (flags.init(), place.flags().init()) == (True, False)
+    flags.handlers["work"].raise_flag(number=1)
+    assert flags.sweep() == {"lowered": 1}
+    assert place.ask("SELECT count(*) FROM pg_tables WHERE schemaname = 'work'") == [(len(MODELS),)]
+
+
+# Upgrading them.
+
+
+@every_database
+def test_init_upgrades_older_tables_and_keeps_what_they_hold(place, later):
+    flags = place.flags()
+    flags.init()
+    flags.handlers["work"].raise_flag(number=1)
+    later()
+    assert place.flags().init() is True
+    assert place.versions() == [1, 2]
+    assert place.ask("SELECT kind, colour FROM flagsweep_flag") in ([("work", 7)], [(b"work", 7)])
+    assert place.flags().init() is False
+    assert place.flags().sweep() == {"lowered": 1}
+
+
+@every_database
+def test_older_tables_are_refused(place, later):
+    place.flags().init()
+    later()
+    flags = place.flags()
+    for verb in (flags.sweep, flags.run):
+        with pytest.raises(NotReady, match=r"have version 1, this flagsweep needs 2: run 'flagsweep init'"):
+            verb()
+        assert flags.store.engine.is_closed()
+    (finding,) = [finding for finding in flags.doctor() if finding.what == "schema"]
+    assert (finding.level, finding.fix) == ("fail", "run 'flagsweep init' (or call flags.init()) once")
+    assert place.versions() == [1]
+
+
+@every_database
+def test_newer_tables_are_refused(place):
+    flags = place.flags()
+    flags.init()
+    place.ask("INSERT INTO flagsweep_schema (version, applied_at) VALUES (99, 0)")
+    for verb in (flags.init, flags.sweep, flags.run):
+        with pytest.raises(NotReady, match=r"have version 99, this flagsweep knows \d+: install a newer flagsweep"):
+            verb()
+        assert flags.store.engine.is_closed()
+
+
+@every_database
+def test_the_command_says_what_it_did(place, later, monkeypatch):
+    monkeypatch.setenv("FLAGSWEEP_DATABASE", place.url)
+    said = [CliRunner().invoke(cli, ["init"]).output.rpartition(": ")[2]]
+    later()
+    monkeypatch.setattr("flagsweep.cli.SCHEMA", schema.SCHEMA)
+    said += [CliRunner().invoke(cli, ["init"]).output.rpartition(": ")[2] for _ in range(2)]
+    assert said == ["tables created\n", "tables upgraded from version 1 to 2\n", "the tables are there already\n"]
+
+
+# The SQL of them.
+
+
+def printed(place, monkeypatch, **settings):
+    for name, value in {"database": place.url, **settings}.items():
+        monkeypatch.setenv(f"FLAGSWEEP_{name.upper()}", value)
+    done = CliRunner().invoke(cli, ["init", "--sql"])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def applied(place, script):
+    """Apply a script with a plain driver."""
+    if place.kind == "mysql":
+        place.ask(*filter(None, map(str.strip, script.split(";\n"))))
+        return
+    with closing(place.connect()) as db:
+        (db.executescript if place.kind == "sqlite" else db.execute)(script)
+
+
+@every_database
+def test_the_printed_sql_makes_the_same_tables(place, monkeypatch, later):
+    later()
+    place.flags().init()
+    model = place.layout()
+    place.wipe()
+    script = printed(place, monkeypatch)
+    assert place.tables() == []
+    applied(place, script)
+    assert (place.layout(), place.versions()) == (model, [1, 2])
+    flags = place.flags()
+    assert flags.init() is False
+    flags.handlers["work"].raise_flag(number=1)
+    assert flags.sweep() == {"lowered": 1}
+
+
+@every_database
+def test_the_printed_sql_says_when_the_tables_were_made(place, monkeypatch):
+    """That is what tells this database from others that share a queue with it."""
+    script = printed(place, monkeypatch)
+    before = FlagSweep(":memory:").clock.now()
+    applied(place, script)
+    ((moment,),) = place.ask("SELECT applied_at FROM flagsweep_schema")
+    assert abs(moment - before) < 60_000_000
+
+
+@every_database
+def test_the_printed_sql_is_one_for_the_databases_own_program(place, monkeypatch):
+    parts = urlsplit(place.url)
+    commands = {
+        "sqlite": ["sqlite3", "-bail", parts.path[1:]],
+        "postgresql": ["psql", "-q", "-v", "ON_ERROR_STOP=1", place.url],
+        "mysql": ["mysql", "-h", parts.hostname or "", "-P", str(parts.port or 3306), "-u", parts.username or "", parts.path[1:]],
+    }
+    command = commands[place.kind]
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    env = {**os.environ, "MYSQL_PWD": parts.password or ""}
+    script = printed(place, monkeypatch)
+    done = subprocess.run(command, input=script, capture_output=True, text=True, timeout=30, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    flags = place.flags()
+    flags.handlers["work"].raise_flag(number=1)
+    assert flags.sweep() == {"lowered": 1}
+
+
+# PostgreSQL's trigger.
+
+
+def hears(place):
+    """Return whether a flag raised by another program is told to those who listen."""
+    with closing(place.connect()) as db:
+        db.execute(f"LISTEN {CHANNEL}")
+        place.ask(
+            "INSERT INTO flagsweep_flag (kind, key, payload, due_at, raised_at) VALUES ('work', '{}', '{}', 0, 0) "
+            "ON CONFLICT (kind, key) DO UPDATE SET generation = flagsweep_flag.generation + 1"
+        )
+        db.execute("SELECT 1").fetchall()  # What was told at that commit comes with this answer.
+        return bool(list(db.notifies(timeout=0)))
+
+
+@on_postgresql
+def test_init_makes_and_removes_the_trigger_as_the_setting_says(place):
+    heard = []
+    for notify in ("raise", "trigger", "trigger", "off", "trigger", "raise"):
+        place.flags(notify=notify).init()
+        heard.append(hears(place))
+    assert heard == [False, True, True, False, True, False]
+    assert place.ask("SELECT proname FROM pg_proc WHERE proname LIKE 'flagsweep%'") == []
+
+
+@on_postgresql
+def test_doctor_tells_of_a_trigger_that_is_not_as_the_setting_says(place):
+    def found(notify):
+        (finding,) = [finding for finding in place.flags(notify=notify).doctor() if finding.what == "schema"]
+        return finding.level, finding.text
+
+    place.flags(notify="raise").init()
+    assert found("raise") == ("ok", "version 1")
+    assert found("trigger") == ("warn", "notify is 'trigger', and there is no trigger that tells of flags")
+    place.flags(notify="trigger").init()
+    assert found("trigger") == ("ok", "version 1")
+    assert found("off") == ("warn", "notify is 'off', and there is a trigger that tells of flags")
+
+
+@on_postgresql
+@pytest.mark.parametrize("notify", ["trigger", "raise"])
+def test_init_waits_for_nobody_where_the_trigger_is_as_it_should_be(place, notify):
+    place.flags(notify=notify).init()
+    with closing(place.connect()) as db, db.transaction():
+        db.execute("INSERT INTO flagsweep_flag (kind, key, payload, due_at, raised_at) VALUES ('work', '{}', '{}', 0, 0)")
+        assert place.flags(notify=notify).init() is False
+
+
+@on_postgresql
+def test_the_printed_sql_has_the_trigger(place, monkeypatch):
+    applied(place, printed(place, monkeypatch, notify="trigger"))
+    assert hears(place)
