@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-servers test-all faults-short controls faults faults-nightly lint bench bench-quick clean
+.PHONY: help demo test test-servers test-all matrix faults-short controls faults faults-nightly lint bench bench-quick clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ test-servers: $(READY) ## Run the tests on PostgreSQL, MariaDB and Redis; says w
 
 test-all: $(READY) ## Run the tests, the slow ones too, without the fault suite
 	$(PY) -m pytest -n auto --dist worksteal -m "" --ignore=tests/faults
+
+matrix: ## Run the tests of `make test` on each Python from 3.11 to 3.13 that this machine has
+	@.ci/matrix $(VERSIONS)
 
 faults-short: $(READY) ## Run the short fault tests, one at a time
 	$(PY) -m pytest -m "faults and not slow"
@@ -58,5 +61,5 @@ $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation -e .
-	@mkdir -p $(VENV)/src && ln -sfn ../.. $(VENV)/src/flagsweep
+	@mkdir -p $(VENV)/src && ln -sfn "$(CURDIR)" $(VENV)/src/flagsweep
 	@touch $@

@@ -1,41 +1,37 @@
-"""A handler: the site's function for a kind, its options, and how a call of it becomes a payload and a key."""
+"""Handlers: the site's function for a kind, its options, and its raises."""
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
-import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import update_wrapper
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from functools import partial, update_wrapper, wraps
 from operator import itemgetter
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, get_overloads, overload
 
 from .adapters.rows import OwnRows
-from .config import PRIORITIES, SECOND, Backoff, Clock, Problems, Settings, check_name, seconds
-from .errors import ConfigError, PayloadError, SignatureError
-from .models import Raised, SiteStore
+from .config import Backoff, Clock, Problems, Settings, check_name, seconds
+from .errors import ConfigError, PayloadError, SignatureError, UnknownKind
+from .models import Raised, SiteVerbs
+from .payloads import AS_EVER, CHUNK, Calls, Raise, check_priority, chunks_of, element, short
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-KEY_LIMIT = 200
-"""Characters of a key. The arguments of a raise make a longer one: then their SHA-256 takes its place."""
 
-DEPTH = 64
-"""How deep a payload may be nested."""
+class Opened(Protocol):
+    """What is there of a FlagSweep once it is in use."""
 
-CHUNK = 1000
-"""Raises that ``raise_many`` sends in one statement, at the most."""
+    @property
+    def settings(self) -> Settings: ...
 
-CHUNK_BYTES = 262_144
-"""Characters of one statement's payloads: escaped, with keys, far less than a server takes (MySQL's max_allowed_packet)."""
+    @property
+    def verbs(self) -> SiteVerbs: ...
 
-_to_json = json.JSONEncoder(separators=(",", ":"), sort_keys=True, allow_nan=False).encode
-_SCALARS = frozenset((str, int, bool, type(None)))
+    def tell(self, lane: str, kind: str, priority: int) -> None:
+        """Tell consumers, once the open transaction commits, that a flag is due. Never raises, never waits."""
 
 
 class Site(Protocol):
@@ -43,52 +39,18 @@ class Site(Protocol):
 
     clock: Clock
 
-    @property
-    def settings(self) -> Settings: ...
+    def opened(self) -> Opened: ...
 
-    @property
-    def store(self) -> SiteStore: ...
-
-    def nudge(self, lane: str) -> None: ...
+    def refuse_other_database(self, rows: OwnRows) -> None:
+        """Refuse own rows that our connections would never find, where the database is known already."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """How a kind is treated. ``FlagSweep.handler`` says what each means."""
+def _as(check: Callable[[Problems, Any, str], Any]) -> dict[str, Any]:
+    """Return what a field of ``Options`` says of how it is checked.
 
-    kind: str
-    lane: str = "default"
-    max_attempts: int = 8
-    backoff: Backoff = field(default_factory=Backoff)
-    priority: int = 0
-    unique: bool = True
-    atomic: bool = False
-    retry_on: tuple[type[BaseException], ...] = (BaseException,)
-    discard_on: tuple[type[BaseException], ...] = ()
-    aliases: tuple[str, ...] = ()
-    slow_after: float | None = None
-
-    @classmethod
-    def checked(cls, kind: str, given: Mapping[str, Any]) -> Options:
-        """Return the options of one handler.
-
-        :raises ConfigError: naming every bad one at once.
-        """
-        problems = Problems()
-        options = dict(given)
-        for name in [kind, *_tuple(options.get("aliases", ()))]:
-            problems.take(check_name, name, f"the kind {name!r}")
-        problems.take(check_name, options["lane"], f"the lane of {kind!r}")
-        options["max_attempts"] = problems.number(options["max_attempts"], f"max_attempts of {kind!r}", 1, 1000, whole=True)
-        options["backoff"] = problems.take(Backoff.of, options["backoff"])
-        options["priority"] = check_priority(problems, options["priority"])
-        for name in ("retry_on", "discard_on"):
-            options[name] = _exceptions(problems, options[name], f"{name} of {kind!r}")
-        options["aliases"] = _tuple(options["aliases"])
-        if options["slow_after"] is not None:
-            options["slow_after"] = problems.take(seconds, options["slow_after"], f"slow_after of {kind!r}")
-        problems.raise_any()
-        return cls(kind=kind, **options)
+    :param check: returns a value that was given as it is kept, or takes note of what is wrong with it; it gets the kind, too.
+    """
+    return {"check": check}
 
 
 def _tuple(value: Any) -> tuple:
@@ -103,9 +65,69 @@ def _exceptions(problems: Problems, value: Any, what: str) -> tuple[type[BaseExc
     return ()
 
 
-def check_priority(problems: Problems, value: Any) -> int:
-    """Return a priority: a whole number from -100 to 100, the higher the sooner."""
-    return problems.number(value, "priority", PRIORITIES[0], PRIORITIES[-1], whole=True)
+@dataclass(frozen=True)
+class Options:
+    """How a kind is treated. ``Registry.handler`` says how each may be given."""
+
+    kind: str
+    lane: str = field(
+        default="default", metadata=_as(lambda problems, lane, kind: problems.take(check_name, lane, f"the lane of {kind!r}"))
+    )
+    """Flags of one lane are swept together and share its threads."""
+    max_attempts: int = field(
+        default=8,
+        metadata=_as(lambda problems, most, kind: problems.number(most, f"max_attempts of {kind!r}", 1, 1000, whole=True)),
+    )
+    """After that many failed attempts the flag is dead."""
+    backoff: Backoff = field(
+        default=Backoff(),
+        metadata=_as(lambda problems, given, _: Backoff() if given is None else problems.take(Backoff.of, given)),
+    )
+    """The wait before the next attempt."""
+    priority: int = field(default=0, metadata=_as(lambda problems, priority, _: check_priority(problems, priority)))
+    """-100 to 100, the higher the sooner."""
+    unique: bool = True
+    """Raised again with the same arguments, it is the same flag."""
+    atomic: bool = False
+    """The handler and the lowering commit together."""
+    retry_on: tuple[type[BaseException], ...] = field(
+        default=(BaseException,),
+        metadata=_as(lambda problems, types, kind: _exceptions(problems, types, f"retry_on of {kind!r}")),
+    )
+    """What is tried again; any other exception buries the flag at once."""
+    discard_on: tuple[type[BaseException], ...] = field(
+        default=(), metadata=_as(lambda problems, types, kind: _exceptions(problems, types, f"discard_on of {kind!r}"))
+    )
+    """Exceptions that lower the flag, with a line of history."""
+    aliases: tuple[str, ...] = field(default=(), metadata=_as(lambda problems, names, kind: _tuple(names)))
+    """Former kinds, whose flags this handler takes over. Each is checked beside the kind, as a kind."""
+    slow_after: float | None = field(
+        default=None,
+        metadata=_as(
+            lambda problems, after, kind: None if after is None else problems.take(seconds, after, f"slow_after of {kind!r}")
+        ),
+    )
+    """Seconds after which a handler that still runs is reported, once a minute."""
+
+    @classmethod
+    def checked(cls, kind: str, given: Mapping[str, Any]) -> Options:
+        """Return the options of one handler; what is not given is as above.
+
+        :raises ConfigError: naming every bad one at once.
+        """
+        problems = Problems()
+        for name in [kind, *_tuple(given.get("aliases", ()))]:
+            problems.take(check_name, name, f"the kind {name!r}")
+        options = {}
+        for name, metadata in ((each.name, each.metadata) for each in fields(cls) if each.name in given):
+            options[name] = metadata["check"](problems, given[name], kind) if metadata else given[name]
+        problems.raise_any()
+        return cls(kind=kind, **options)
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Return what may be given besides the kind."""
+        return [each.name for each in fields(cls) if each.name != "kind"]
 
 
 class Handler(Generic[P, R]):
@@ -121,11 +143,8 @@ class Handler(Generic[P, R]):
         self.lane = options.lane
         self.rows = rows
         self._site = site
-        self.signature, self.wants_flag = _signature(function, options.kind, rows is not None)
-        parameters = self.signature.parameters.values()
-        self._defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-        self._names = frozenset(self.signature.parameters)
-        self._simple = options.unique and rows is None and not self._defaults
+        self._calls = Calls(options.kind, function, rows is not None, options.unique)
+        self.signature, self.wants_flag = self._calls.signature, self._calls.wants_flag
         update_wrapper(self, function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -143,7 +162,7 @@ class Handler(Generic[P, R]):
         :raises NotReady: where the database or its tables are missing.
         :raises DatabaseAway: where it cannot be written just now. With either, nothing was raised.
         """
-        return self._raise(Raise(), args, kwargs)
+        return self._raise(AS_EVER, args, kwargs)
 
     def raise_many(self, arguments: Iterable[Any]) -> Counter[str]:
         """Put many flags up in one transaction.
@@ -155,7 +174,7 @@ class Handler(Generic[P, R]):
         On SQLite they run in the order given, where due time and priority are the same. On a server they are written in the
         order of their keys, so that two that raise the same flags never wait for each other.
         """
-        return self._raise_many(Raise(), arguments)
+        return self._raise_many(AS_EVER, arguments)
 
     def using(
         self, delay: object = None, at: datetime | None = None, key: str | None = None, priority: int | None = None
@@ -169,80 +188,62 @@ class Handler(Generic[P, R]):
         :raises ConfigError: naming every bad option at once.
         """
         if key is not None and self.rows is not None:
-            raise ConfigError(f"{self.kind} is raised for a row, and its primary key is the flag's: leave out key={_short(key)}")
+            raise ConfigError(f"{self.kind} is raised for a row, and its primary key is the flag's: leave out key={short(key)}")
         return Using(self, Raise.checked(delay, at, key, priority, self._site.clock.now()))
 
     def _raise(self, options: Raise, args: tuple, kwargs: dict) -> Raised:
-        payload, key = self._payload(args, kwargs)
+        opened = self._site.opened()
+        payload, key = self._payload(opened, args, kwargs)
         now = self._site.clock.now()
         priority = self.options.priority if options.priority is None else options.priority
         due = options.due(now)
-        raised = self._site.store.raise_(self.kind, options.key or key, payload, priority, due, now)
+        raised = opened.verbs.raise_(self.kind, options.key or key, payload, priority, due, now)
         if due <= now:
-            self._site.nudge(self.lane)
+            opened.tell(self.lane, self.kind, priority)
         return raised
 
     def _raise_many(self, options: Raise, arguments: Iterable[Any]) -> Counter[str]:
         if options.key:
             raise ConfigError(f"key={options.key!r} names one flag: raise it with raise_flag, or leave the keys to raise_many")
+        opened = self._site.opened()
         now = self._site.clock.now()
         priority = self.options.priority if options.priority is None else options.priority
-        keyed: Iterable[tuple[str, str]] = self._keyed(arguments)
-        if not self._site.store.dialect.one_writer:  # Two that raise the same flags in different orders would deadlock.
-            keyed = sorted(keyed, key=itemgetter(0))
-        items = [_element(key, payload) for key, payload in keyed]
-        chunks = [chunk for start in range(0, len(items), CHUNK) for chunk in _chunks(items[start : start + CHUNK])]
         due = options.due(now)
-        counts = self._site.store.raise_many(self.kind, chunks, priority, due, now)
+        counts = opened.verbs.raise_many(self.kind, self._chunks(opened, arguments), priority, due, now)
         if due <= now:
-            self._site.nudge(self.lane)
+            opened.tell(self.lane, self.kind, priority)
         return counts
 
-    def _keyed(self, arguments: Iterable[Any]) -> Iterator[tuple[str, str]]:
-        """Yield key and payload of each item. The common case stays in this loop: a call for each would double the time."""
-        limit = min(self._site.settings.payload_limit, KEY_LIMIT)
-        names, encode_json, simple = self._names, _to_json, self._simple
-        for index, item in enumerate(arguments):
-            if simple and type(item) is dict and item.keys() == names and _SCALARS.issuperset(map(type, item.values())):
-                try:
-                    payload = encode_json(item)
-                except ValueError:
-                    payload = ""  # A number too long for Python to write: the long way says so.
-                if 0 < len(payload) <= limit:
-                    yield payload, payload
-                    continue
-            payload, key = self._item(index, item)
-            yield key, payload
+    def _chunks(self, opened: Opened, arguments: Iterable[Any]) -> list[str]:
+        """Return the items of a ``raise_many`` as statements take them."""
+        limit = opened.settings.payload_limit
+        long_way = partial(self._item, opened)
+        keyed: Iterable[tuple[str, str]]
+        if self.rows is None:
+            keyed = self._calls.keyed(arguments, limit, long_way)
+        else:
+            keyed = (long_way(index, item)[::-1] for index, item in enumerate(arguments))
+        if not opened.verbs.dialect.one_writer:  # Two that raise the same flags in different orders would deadlock.
+            keyed = sorted(keyed, key=itemgetter(0))
+        items = [element(key, payload) for key, payload in keyed]
+        return [chunk for start in range(0, len(items), CHUNK) for chunk in chunks_of(items[start : start + CHUNK])]
 
-    def _item(self, index: int, item: Any) -> tuple[str, str]:
+    def _item(self, opened: Opened, index: int, item: Any) -> tuple[str, str]:
         if not isinstance(item, (dict, tuple)):
             raise SignatureError(
                 f"item {index} of raise_many must be a dict of keyword arguments or a tuple of positional ones, got {item!r}"
             )
         args, kwargs = ((), item) if isinstance(item, dict) else (item, {})
         try:
-            return self._payload(args, kwargs)
+            return self._payload(opened, args, kwargs)
         except PayloadError as error:
             raise type(error)(f"item {index} of raise_many: {error}") from error
 
-    def _payload(self, args: tuple, kwargs: dict) -> tuple[str, str]:
+    def _payload(self, opened: Opened, args: tuple, kwargs: dict) -> tuple[str, str]:
         """Return payload and key, both as text, for one call."""
         if self.rows is not None:
-            return self.rows.payload(self._bind(args, kwargs), self._site.store)
-        given = kwargs if not args and kwargs.keys() == self._names else self._bind(args, kwargs)
-        payload = encode(given, self.kind, self._site.settings.payload_limit)
-        if not self.options.unique:
-            return payload, uuid.uuid4().hex
-        telling = {name: value for name, value in given.items() if name not in self._defaults or value != self._defaults[name]}
-        key = payload if len(telling) == len(given) else _to_json(telling)
-        return payload, key if len(key) <= KEY_LIMIT else hashlib.sha256(key.encode()).hexdigest()
-
-    def _bind(self, args: tuple, kwargs: dict) -> dict[str, Any]:
-        try:
-            bound = self.signature.bind(*args, **kwargs).arguments
-        except TypeError as error:
-            raise SignatureError(f"{self.kind}{self.signature}: {error}") from None
-        return bound
+            return self.rows.payload(self._calls.bind(args, kwargs), opened.verbs)
+        return self._calls.written(args, kwargs, opened.settings.payload_limit)
 
 
 class Using(Generic[P]):
@@ -261,159 +262,169 @@ class Using(Generic[P]):
         return self._handler._raise_many(self._options, arguments)
 
 
-@dataclass(frozen=True)
-class Raise:
-    """The options of one raise. ``after`` and ``at`` are microseconds."""
+class Handlers:
+    """Hold the handlers of a FlagSweep, by kind.
 
-    after: int = 0
-    at: int | None = None
-    key: str | None = None
-    priority: int | None = None
+    :param site: whose they are.
+    """
 
-    @classmethod
-    def checked(cls, delay: object, at: datetime | None, key: str | None, priority: int | None, now: int) -> Raise:
-        """Return the options.
+    def __init__(self, site: Site):
+        self._site = site
+        self.by_kind: dict[str, Handler] = {}
+        """Aliases included."""
 
-        :raises ConfigError: naming every bad one at once.
+    def own(self) -> dict[str, Handler]:
+        """Return the handlers by kind, without aliases."""
+        return {kind: handler for kind, handler in self.by_kind.items() if kind == handler.kind}
+
+    def lanes(self) -> set[str]:
+        """Return the lanes that handlers name."""
+        return {handler.lane for handler in self.by_kind.values()}
+
+    def add(self, function: Any, kind: str | None, options: Mapping[str, Any], rows: OwnRows | None = None) -> Handler:
+        """Make a function the handler of a kind.
+
+        :raises ConfigError: naming every bad option at once, a second handler of a kind, or a signature that cannot be kept
+            by name.
         """
-        problems = Problems()
-        after = 0 if delay is None else int((problems.take(seconds, delay, "delay") or 0) * SECOND)
-        moment = None if at is None else problems.take(_moment, at, now)
-        if delay is not None and at is not None:
-            problems.found.append(f"give delay or at, not both: got delay={delay!r} and at={at!r}")
-        if key is not None and (
-            not isinstance(key, str) or not 1 <= len(key) <= KEY_LIMIT or "\0" in key or not key.isprintable()
-        ):
-            problems.found.append(
-                f"key must be 1 to {KEY_LIMIT} printable characters, got {_short(key)}: use an id, or a hash of what you have"
+        if isinstance(function, Handler):
+            function = function.function
+        checked = Options.checked(kind if kind is not None else kind_of(function), options)
+        for name in (checked.kind, *checked.aliases):
+            if name in self.by_kind:
+                other = where_is(self.by_kind[name].function)
+                raise ConfigError(f"the kind {name!r} has a handler already ({other}): give this one another kind=")
+        handler: Handler = Handler(self._site, function, checked, rows)
+        self.by_kind.update(dict.fromkeys((checked.kind, *checked.aliases), handler))
+        return handler
+
+    def of(self, kind: str) -> Handler:
+        """Return the handler of a kind or of one of its aliases.
+
+        :raises UnknownKind: naming the kinds there are.
+        """
+        if kind not in self.by_kind:
+            raise UnknownKind(
+                f"no handler is registered for the kind {kind!r}; there are {', '.join(sorted(self.by_kind)) or 'none'}"
             )
-        if priority is not None:
-            check_priority(problems, priority)
-        problems.raise_any()
-        return cls(after, moment, key, priority)
+        return self.by_kind[kind]
 
-    def due(self, now: int) -> int:
-        """Return when the flag is due, in microseconds UTC."""
-        return self.at if self.at is not None else now + self.after
+    def refuse_other_database(self, rows: OwnRows) -> None:
+        """Refuse own rows that would never be found, where the database is known already."""
+        self._site.refuse_other_database(rows)
 
 
-def _moment(at: Any, now: int) -> int:
-    if not isinstance(at, datetime) or at.utcoffset() is None:
-        raise ConfigError(f"at must be a datetime with a time zone, got {at!r}: use datetime.now(timezone.utc) + timedelta(...)")
-    elapsed = at - datetime(1970, 1, 1, tzinfo=UTC)
-    moment = (elapsed.days * 86400 + elapsed.seconds) * SECOND + elapsed.microseconds
-    if moment < now - SECOND:
-        raise ConfigError(f"at lies in the past: got {at.isoformat()}; leave it out for 'now'")
-    seconds(max(0, moment - now) / SECOND, "at (counted from now)")
-    return moment
+def _bound_as_overloaded(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a function the parameters and defaults of its last overload, which are written there and nowhere else."""
+    signature = inspect.signature(get_overloads(function)[-1])
+
+    @wraps(function)
+    def bound(*args: Any, **named: Any) -> Any:
+        try:
+            call = signature.bind(*args, **named)
+        except TypeError as error:
+            raise TypeError(f"{function.__qualname__}() {error}") from None
+        call.apply_defaults()
+        return function(**call.arguments)
+
+    vars(bound)["__signature__"] = signature
+    return bound
 
 
-def _signature(function: Callable[..., Any], kind: str, own_row: bool) -> tuple[inspect.Signature, bool]:
-    """Return the signature that a raise must fit, without ``flag``, and whether the function asks for ``flag``.
+class Registry:
+    """Let a site register its handlers, and ask for them."""
 
-    :raises ConfigError: where calls of it could not be told apart by name, or nobody could wait for it.
-    """
-    if isinstance(function, classmethod) or _is_method(function):
-        raise ConfigError(
-            f"the handler {kind!r} is a method of a class, and nobody would have an object to call it on: write a function "
-            "of the module, or put @staticmethod between"
-        )
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-        raise ConfigError(f"the handler {kind!r} must be a plain function: for a coroutine write one that calls asyncio.run(...)")
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"the handler {kind!r} must be a function with a signature: {error}") from error
-    bad = [str(p) for p in signature.parameters.values() if p.kind in (p.VAR_POSITIONAL, p.POSITIONAL_ONLY, p.VAR_KEYWORD)]
-    if bad:
-        raise ConfigError(
-            f"the handler {kind!r} has {', '.join(bad)}: give every parameter a name, so that its arguments can be kept by name"
-        )
-    kept = [p for name, p in signature.parameters.items() if name != "flag"]
-    if own_row and len([p for p in kept if p.default is p.empty]) != 1:
-        raise ConfigError(
-            f"the handler {kind!r} gets the row alone, so it must have one parameter without a default; it has {signature}"
-        )
-    return signature.replace(parameters=kept), "flag" in signature.parameters
+    def __init__(self, handlers: Handlers):
+        self._handlers = handlers
 
+    @property
+    def handlers(self) -> Mapping[str, Handler]:
+        """The handlers by kind; aliases are not listed."""
+        return self._handlers.own()
 
-def _is_method(function: Any) -> bool:
-    """Return whether a function stands in a class body and wants its object, as far as names tell."""
-    owner = "" if inspect.ismethod(function) else getattr(function, "__qualname__", "").rpartition(".")[0]
-    code = getattr(function, "__code__", None)
-    names = code.co_varnames[: code.co_argcount] if code is not None else ()
-    return bool(owner) and not owner.endswith("<locals>") and names[:1] in (("self",), ("cls",))
+    @property
+    def handled(self) -> Collection[str]:
+        """The kinds that there are handlers for, aliases included."""
+        return self._handlers.by_kind.keys()
 
+    @overload
+    def handler(self, function: Callable[P, R], /) -> Handler[P, R]: ...
+    @overload
+    def handler(
+        self,
+        kind: str | None = None,
+        lane: str = "default",
+        max_attempts: int = 8,
+        backoff: Backoff | object = None,
+        priority: int = 0,
+        unique: bool = True,
+        atomic: bool = False,
+        retry_on: type[BaseException] | tuple[type[BaseException], ...] = BaseException,
+        discard_on: type[BaseException] | tuple[type[BaseException], ...] = (),
+        aliases: str | Iterable[str] = (),
+        slow_after: object = None,
+    ) -> Callable[[Callable[P, R]], Handler[P, R]]: ...
 
-def encode(arguments: Mapping[str, Any], kind: str, limit: int) -> str:
-    """Return arguments as compact JSON text, with sorted names and in ASCII, so that every database keeps it to the letter.
+    @_bound_as_overloaded
+    def handler(self, kind: Any = None, **options: Any) -> Any:
+        """Make a function the handler of a kind. It stays an ordinary function, and gets ``raise_flag`` and the like.
 
-    :param limit: bytes.
-    :raises PayloadError: naming the argument, its value and the fix.
-    """
-    left = iter(range(limit))
-    for name, value in arguments.items():
-        if type(value) not in _SCALARS:
-            _check_value(value, f"{kind}: argument {name!r}", 1, left)
-    try:
-        payload = _to_json(arguments)
-    except ValueError as error:
-        raise PayloadError(f"{kind}: the arguments cannot be written as JSON: {error}; pass a huge number as text") from None
-    if len(payload) > limit:
-        raise PayloadError(
-            f"{kind}: the payload has {len(payload):,} bytes, the limit is {limit:,}: keep the data in a table and pass its id"
-        )
-    return payload
+        :param kind: the stable name of the work; by default the function's name. Never a dotted path.
+        :param lane: flags of one lane are swept together and share its threads.
+        :param max_attempts: after that many failed attempts the flag is dead.
+        :param backoff: the wait before the next attempt: a ``Backoff``, or one duration for all.
+        :param priority: -100 to 100, the higher the sooner.
+        :param unique: raised again with the same arguments, it is the same flag; a handler without arguments has one flag for
+            everybody. False: every raise is a flag of its own.
+        :param atomic: the handler and the lowering commit together, on ``flags.database``: exactly once for what it writes there.
+            On SQLite it holds the only writer, so keep slow work out of it.
+        :param retry_on: what is tried again; any other exception buries the flag at once.
+        :param discard_on: exceptions that lower the flag, with a line of history.
+        :param aliases: former kinds, whose flags this handler takes over.
+        :param slow_after: a handler that runs longer is reported once a minute.
+        :raises ConfigError: naming every bad option at once, a second handler of a kind, or a signature that cannot be kept
+            by name.
+        """
+        if (callable(kind) or isinstance(kind, classmethod)) and not isinstance(kind, str):
+            return self._handlers.add(kind, None, options)
+        return lambda function: self._handlers.add(function, kind, options)
 
+    def when(
+        self, what: Any, *, lower: str = "after", kind: str | None = None, **options: Any
+    ) -> Callable[[Callable[P, R]], Handler[P, R]]:
+        """Make a function the handler of the site's own rows: work is whatever a column or condition finds.
 
-def _check_value(value: Any, what: str, depth: int, left: Iterator[int]) -> None:
-    """Refuse what is not JSON. ``left`` has a step for each byte: lists shared by lists can spell far more than they are."""
-    if next(left, None) is None:
-        raise PayloadError(f"{what} has more values than its limit has bytes: keep the data in a table and pass its id")
-    if depth > DEPTH:
-        raise PayloadError(f"{what} is nested deeper than {DEPTH}: keep the data in a table and pass its id")
-    if isinstance(value, float):
-        if value != value or value in (float("inf"), float("-inf")):
-            raise PayloadError(f"{what} is {value!r}, which JSON does not have: pass None or a string")
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            if not isinstance(name, str):
-                raise PayloadError(f"{what} has the key {name!r}: JSON has only strings as keys, so pass str({name!r})")
-            _check_value(item, f"{what}[{name!r}]", depth + 1, left)
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            _check_value(item, f"{what}[{index}]", depth + 1, left)
-    elif not isinstance(value, (str, int, type(None))):
-        raise PayloadError(f"{what} is {_short(value)}, which is not JSON: {_hint(value)}")
+        :param what: a Boolean column (true: owed), a nullable column (not null: owed), any condition on one model, or a
+            function that returns a condition and is asked anew each time.
+        :param lower: ``after``: the column comes down with the flag, so false means done; setting a Boolean again while its
+            handler runs cannot be seen. ``before``: it comes down when the flag is claimed, so setting it again is new work.
+        :param options: as for ``handler``.
 
+        The handler gets the model's instance. A condition that has no column must be made false by the handler.
+        """
+        rows = OwnRows(what, lower)
+        self._handlers.refuse_other_database(rows)
+        known = [name for name in Options.names() if name != "unique"]
+        if unknown := sorted(set(options) - set(known)):
+            raise ConfigError(f"flags.when does not know {', '.join(unknown)}; known are lower, kind, {', '.join(known)}")
+        return lambda function: self._handlers.add(function, kind, options, rows)
 
-def _hint(value: Any) -> str:
-    if hasattr(value, "isoformat"):
-        return "pass .isoformat() and parse it in the handler"
-    if hasattr(value, "_meta") or hasattr(value, "id") or hasattr(value, "pk"):
-        return "pass its .id and load it in the handler"
-    return "pass str(...) of it, or the parts that the handler needs"
+    def handler_of(self, kind: str) -> Handler:
+        """Return the handler of a kind or of one of its aliases.
 
-
-def _short(value: Any) -> str:
-    try:
-        text = repr(value)
-    except Exception:
-        text = f"<{type(value).__name__}>"
-    return text if len(text) <= 80 else f"{text[:77]}... ({len(text):,} characters)"
+        :raises UnknownKind: naming the kinds there are.
+        """
+        return self._handlers.of(kind)
 
 
-def _chunks(items: list[str]) -> Iterator[str]:
-    """Yield JSON arrays of these elements, none longer than a statement may be unless a single one is."""
-    chunk = "[" + ",".join(items) + "]"
-    if len(chunk) <= CHUNK_BYTES or len(items) == 1:
-        yield chunk
-        return
-    half = len(items) // 2
-    yield from _chunks(items[:half])
-    yield from _chunks(items[half:])
+def kind_of(function: Any) -> str:
+    """Return the kind that a function has where none is given."""
+    name = getattr(function, "__name__", "")
+    if name == "<lambda>":
+        raise ConfigError("a lambda has no name that could be its kind: write a function, or give kind='...'")
+    return name
 
 
-def _element(key: str, payload: str) -> str:
-    """Return one item of a chunk: a payload that is its own key stands alone, else both stand as strings, kept to the letter."""
-    return payload if key is payload and "\\" not in payload else _to_json([key, payload])
+def where_is(function: Any) -> str:
+    """Return module and name of a function."""
+    return f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', repr(function))}"

@@ -10,7 +10,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -22,9 +22,10 @@ from huey.serializer import Serializer
 from huey.storage import MemoryStorage
 
 from .errors import ConfigError
+from .logs import Outage
 from .models import AWAY
 from .sweep.lane import Lane
-from .sweep.threads import SATED
+from .sweep.member import Member
 
 if TYPE_CHECKING:
     from .queues.client import SharedQueue
@@ -129,10 +130,9 @@ def every_minute(_: datetime) -> bool:
 class SweepTasks:
     """Make each lane's sweep a periodic task of Huey's, due every minute, which may also be asked for.
 
-    :param owner: the consumer's id, for the lock.
+    :param member: the consumer, whose id is in the locks.
     :param queue: what the consumers of several hosts share, if they do: a lane's locks, too.
     :param sweepers: how many of them may sweep a lane at the same time.
-    :param may_claim: says of a lane whether this consumer claims its flags just now; where not, it takes no other's lock.
     """
 
     RETRIES = 5
@@ -143,18 +143,16 @@ class SweepTasks:
         self,
         huey: Huey,
         lanes: Mapping[str, Lane],
-        owner: int,
+        member: Member,
         queue: SharedQueue | None = None,
         sweepers: int = 1,
-        may_claim: Callable[[str], bool] = lambda lane: True,
     ):
         self.huey = huey
         self.lanes = lanes
-        self.owner = owner
+        self.member = member
         self.queue = queue
         self.sweepers = sweepers
-        self.may_claim = may_claim
-        self.away = Away()
+        self.outage = Outage("the database", "nothing is lost, sweeps are tried again", logging.ERROR)
         self._tasks: dict[str, Any] = {}
         try:
             for name, lane in lanes.items():
@@ -164,11 +162,9 @@ class SweepTasks:
             raise
 
     def ask(self, name: str) -> None:
-        """Ask for a sweep of a lane, unless one is asked for already; wake the one that runs."""
+        """Ask for a sweep of a lane, unless one is asked for already; call the one that runs, or lingers."""
         lane = self.lanes[name]
-        lane.pool.nudge()
-        if not (lane.busy or lane.asked or lane.stopping):
-            lane.asked = True
+        if not lane.stopping and lane.demand.ask():
             self.huey.enqueue(self._tasks[name].task_class())
 
     def unregister(self) -> None:
@@ -183,65 +179,43 @@ class SweepTasks:
         return wrap(lambda: self._sweep(lane))
 
     def _sweep(self, lane: Lane) -> None:
-        lane.asked = False
+        """Sweep under the lane's lock until the consumer stops: between two sweeps this one lingers, so that the next need not
+        go through Huey. The minute's task finds the lock held, and calls it."""
         try:
-            with SweepLock(self.huey, f"sweep:{lane.name}", self.owner), self._lock_elsewhere(lane):
-                swept = lane.sweep()
-            self.away.is_back()
-            # What is due and was not claimed is held by a transaction of somebody else: the watcher asks again in a second.
-            if lane.pool.hungry != SATED or (any(swept.values()) and lane.has_due()):
-                self.ask(lane.name)
+            with SweepLock(self.huey, f"sweep:{lane.name}", self.member.id):
+                self._attend(lane)
         except TaskLockedException:
-            lane.pool.nudge()
+            lane.demand.call()
+
+    def _attend(self, lane: Lane) -> None:
+        lane.demand.arrive()
+        try:
+            while True:
+                with self._lock_elsewhere(lane):
+                    lane.sweep()
+                self.outage.is_back()
+                if not lane.linger(holds_lock=self.queue is None):  # What other hosts wait for is given back meanwhile.
+                    return
         except AWAY as error:
-            # One retry a lane: Huey resolves expires= anew at every enqueue, so the ticks of an outage would pile up.
             now = time.monotonic()
-            if now >= lane.retry_at:
-                wait = self.away.wait(error)
-                lane.retry_at = now + wait
+            if lane.demand.may_retry(now):
+                wait = self.outage.tell(error)
+                lane.demand.retries_at(now + wait)
                 raise RetryTask(delay=wait) from None
+        finally:
+            lane.demand.leave()
 
     def _lock_elsewhere(self, lane: Lane) -> AbstractContextManager[None]:
-        if self.queue is None or not self.may_claim(lane.name):
+        if self.queue is None or not self.member.may_claim(lane.name):
             return nullcontext()
-        return self.queue.lock(lane.group, self.owner, self.sweepers)
+        return self.queue.lock(lane.group, self.member.id, self.sweepers)
 
     def listen(self) -> None:
         """Sweep when other processes ask for it through the shared queue, if there is one."""
         if self.queue:
-            self.queue.listen(list(self.lanes), self.ask, self.may_claim)
+            self.queue.listen(list(self.lanes), self.ask, self.member.may_claim)
 
     def forget(self, consumer: int) -> None:
         """Free what a dead consumer had locked in the shared queue, if there is one."""
         if self.queue:
             self.queue.forget(consumer, [lane.group for lane in self.lanes.values()], self.sweepers)
-
-
-class Away:
-    """Keep count of how long the database is away: waits grow from a second to half a minute, the log gets a line a minute."""
-
-    def __init__(self) -> None:
-        self._since: float | None = None
-        self._told = 0.0
-        self._wait = 0.5
-
-    def wait(self, error: BaseException) -> float:
-        """Return the seconds to wait after an error of the database."""
-        now = time.monotonic()
-        if self._since is None:
-            self._since = now
-        if now - self._told >= 60:
-            self._told = now
-            log.error(
-                "the database is away since %.0f s: %s; nothing is lost, sweeps are tried again",
-                now - self._since,
-                str(error),  # The error itself would hold a cursor, and with it the connection, as long as the record is kept.
-            )
-        self._wait = min(30.0, self._wait * 2)
-        return self._wait
-
-    def is_back(self) -> None:
-        """Take note that the database answers."""
-        if self._since is not None:
-            log.info("the database is back after %.0f s", time.monotonic() - self._since)
-            self._since, self._told, self._wait = None, 0.0, 0.5

@@ -6,35 +6,13 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
-from peewee import (
-    OP,
-    BinaryUUIDField,
-    BlobField,
-    BooleanField,
-    CharField,
-    CompositeKey,
-    Database,
-    DateField,
-    DateTimeField,
-    DecimalField,
-    Expression,
-    Field,
-    ForeignKeyField,
-    IntegerField,
-    Model,
-    Node,
-    TextField,
-    TimeField,
-    UUIDField,
-    Value,
-    fn,
-)
+from peewee import OP, BooleanField, CompositeKey, Database, Expression, Field, Model, Node, Value, fn
 
 from ..databases.dialect import Dialect
 from ..errors import ConfigError, SignatureError
-from ..models import Flag, SiteStore
+from ..models import Flag, SiteVerbs
+from .keys import key_for
 
 LOWER = ("after", "before")
 
@@ -96,10 +74,10 @@ class OwnRows:
             raise ConfigError(f"flags.when takes a column, a condition or a function that returns one, got {what!r}")
         return what
 
-    def payload(self, bound: dict[str, Any], store: SiteStore) -> tuple[str, str]:
+    def payload(self, bound: dict[str, Any], verbs: SiteVerbs) -> tuple[str, str]:
         """Return payload and key of the flag for one row, given as an instance or as its primary key.
 
-        :param store: asked for the key as discovery has it, where Python writes such a value otherwise than the database.
+        :param verbs: asked for the key as discovery has it, where Python writes such a value otherwise than the database.
         """
         row, *others = bound.values()
         if others:
@@ -108,7 +86,7 @@ class OwnRows:
         try:
             key = None if value is None or isinstance(value, Model) else self._key.text(value)
             if key is None and self._key.asks and value is not None:
-                key = store.row_key(self.model.select(self._key.sql(store.dialect)).where(self.pk == value))
+                key = verbs.row_key(self.model.select(self._key.sql(verbs.dialect)).where(self.pk == value))
         except (ValueError, TypeError, AttributeError, ArithmeticError, OSError):
             key = None
         if key is None:
@@ -198,129 +176,6 @@ class OwnRows:
                 f"{self.column.model.__name__}.{self.column.name} of row {row.key} cannot be lowered: it still holds what its "
                 "handler saw, after an update that touched no row; look for a trigger, or pass a condition instead of the column"
             )
-
-
-class _Key:
-    """Say how a primary key becomes the text of a flag's key, in SQL and in Python, and that text a value again."""
-
-    asks = False
-    """Whether the database has to be asked what the text of a value is."""
-
-    def __init__(self, field: Field):
-        self.field = field
-
-    def sql(self, dialect: Dialect) -> Node:
-        """Return the text, as the database makes it."""
-        return self.field.cast(dialect.text_type)
-
-    def text(self, value: Any) -> str | None:
-        """Return the text of a value, or None where it is no such key.
-
-        :raises ValueError, TypeError, AttributeError: where it is no such key, either.
-        """
-        return None
-
-    def value(self, key: str) -> Any:
-        """Return what a column is compared with; a text that was never the key of a row is compared with NULL."""
-        try:
-            return self.native(key)
-        except (ValueError, TypeError, ArithmeticError):
-            return Value(None, converter=False)
-
-    def native(self, key: str) -> Any:
-        """Return the value that a text stands for."""
-        return Value(key, converter=False)
-
-
-class _Whole(_Key):
-    """Whole numbers, also where Python has an address or a time for them."""
-
-    def text(self, value: Any) -> str | None:
-        if isinstance(value, (bool, float, bytes)):
-            return None
-        if isinstance(value, int) or (isinstance(value, str) and value.lstrip("-").isdigit()):
-            return str(int(value))
-        return str(int(self.field.db_value(value)))
-
-    def native(self, key: str) -> Any:
-        return Value(int(key), converter=False)
-
-
-class _Text(_Key):
-    """Text of any length."""
-
-    def text(self, value: Any) -> str | None:
-        return None if isinstance(value, (bool, bytes, float)) else str(self.field.db_value(value))
-
-
-class _Uuid(_Key):
-    """UUIDs, as Peewee writes them where the database has no such type."""
-
-    def sql(self, dialect: Dialect) -> Node:
-        return fn.REPLACE(super().sql(dialect), "-", "").coerce(False)
-
-    def text(self, value: Any) -> str | None:
-        return (value if isinstance(value, UUID) else UUID(value)).hex
-
-    def native(self, key: str) -> Any:
-        return UUID(key)
-
-
-class _Bytes(_Key):
-    """Bytes, as hexadecimal digits."""
-
-    def sql(self, dialect: Dialect) -> Node:
-        return dialect.hex(self.field)
-
-    def text(self, value: Any) -> str | None:
-        if isinstance(value, UUID):
-            return value.hex
-        return bytes(value).hex() if isinstance(value, (bytes, bytearray, memoryview)) else None
-
-    def native(self, key: str) -> Any:
-        return UUID(key) if isinstance(self.field, BinaryUUIDField) else bytes.fromhex(key)
-
-
-class _Asked(_Key):
-    """Dates, times and decimals, which the database writes otherwise than Python."""
-
-    asks = True
-
-    def native(self, key: str) -> Any:
-        return self.field.db_value(key)
-
-
-_KEYS: tuple[tuple[type[Field], type[_Key]], ...] = (
-    (IntegerField, _Whole),
-    (UUIDField, _Uuid),
-    (BinaryUUIDField, _Bytes),
-    (CharField, _Text),
-    (TextField, _Text),
-    (DateTimeField, _Asked),
-    (DateField, _Asked),
-    (TimeField, _Asked),
-    (DecimalField, _Asked),
-)
-
-
-def key_for(model: type[Model]) -> _Key:
-    """Return how the primary key of a model becomes the key of a flag.
-
-    :raises ConfigError: where no text names its rows for certain, such as a float.
-    """
-    field: Any = model._meta.primary_key
-    kind = field
-    while isinstance(kind, ForeignKeyField):
-        kind = kind.rel_field
-    if isinstance(kind, BlobField) and type(kind).db_value is BlobField.db_value:  # What is packed has no text of its own.
-        return _Bytes(field)
-    found = next((key for known, key in _KEYS if isinstance(kind, known)), None)
-    if found is None:
-        raise ConfigError(
-            f"{model.__name__} has a primary key of type {type(kind).__name__}, by which no flag can name a row for certain: "
-            "use a whole number, text, a UUID, bytes, a date, a time or a Decimal"
-        )
-    return found(field)
 
 
 def _only_model(condition: Node) -> type[Model]:

@@ -4,24 +4,51 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import hueys
 import plain
 import processes
 import work
-from measure import Plan, Row, Samples, Skipped, alternate, paired, quantile, ratio_at_most, row_of
+from measure import Bound, Plan, Row, Samples, Skipped, alternate, paired, quantile, ratio_at_most, row_of
 from redis_queue import redis_queue
 from stamps import Stamps
+
+from flagsweep import FlagSweep
 
 BETWEEN_SHOTS = 0.050
 BETWEEN_INSERTS = 0.005
 DRAIN_LIMIT = 300
 """Seconds after which a drain by `run` counts as stuck."""
+
+
+class Shot(NamedTuple):
+    """Milliseconds to the start of a handler: from the call of its raise, and from the raise's return, after the commit."""
+
+    from_call: float
+    from_commit: float
+
+
+def latency_rows(taken: Mapping[str, Sequence[Shot]], bounds: Mapping[str, Bound], prefix: str = "") -> list[Row]:
+    """Return the rows of shots on each side, ours first: beside the peer from the call, by itself from the commit.
+
+    :param bounds: by the row's name, such as ``call to handler start, p50``.
+    """
+    ours, *peers = taken
+    rows = []
+    for since in ("call", "commit"):
+        for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
+            found = {side: quantile([getattr(shot, f"from_{since}") for shot in shots], share) for side, shots in taken.items()}
+            what, beside = f"{since} to handler start, {name}", peers[0] if peers else ""
+            peer = found.get(beside)
+            ratio = None if peer is None else found[ours] / peer
+            rows.append(Row(prefix + what, "ms", found[ours], beside, peer, ratio, bounds.get(what)))
+    return rows
 
 
 class Range:
@@ -33,19 +60,24 @@ class Range:
         self._marks = marks
         self._fired = 0
 
-    def shoot(self, count: int) -> list[float]:
-        """Return the milliseconds from the end of each raise, commit included, to the start of its handler."""
-        committed = []
+    def shoot(self, count: int) -> list[Shot]:
+        """Return for each raise the milliseconds to the start of its handler."""
+        fired = []
         for slot in range(self._fired, self._fired + count):
+            called = time.monotonic_ns()
             self._raise_one(slot)
-            committed.append((slot, time.monotonic_ns()))
+            fired.append((slot, called, time.monotonic_ns()))
             time.sleep(BETWEEN_SHOTS)
         self._fired += count
-        return [(self._consumer.wait_for_stamp(self._marks, slot) - at) / 1e6 for slot, at in committed]
+        started = [self._consumer.wait_for_stamp(self._marks, slot) for slot, *_ in fired]
+        return [
+            Shot((start - called) / 1e6, (start - returned) / 1e6)
+            for start, (_, called, returned) in zip(started, fired, strict=True)
+        ]
 
 
 def latency(plan: Plan) -> list[Row]:
-    """Milliseconds from commit to handler start at an idle consumer, raised by another process."""
+    """Milliseconds to the start of a handler at an idle consumer, raised by another process."""
     with ExitStack() as stack:
         ranges = {"flagsweep": stack.enter_context(_flagsweep_range(plan))}
         try:
@@ -57,20 +89,13 @@ def latency(plan: Plan) -> list[Row]:
             shots.shoot(5)
         sides = {side: partial(shots.shoot, plan.size(50, 10)) for side, shots in ranges.items()}
         taken = {side: list(chain(*blocks)) for side, blocks in alternate(sides, plan.size(4, 2)).items()}
-    return _latency_rows(taken, note)
-
-
-def _latency_rows(taken: dict[str, list[float]], note: str) -> list[Row]:
-    rows = []
-    for name, share, bound in (("p50", 0.5, ratio_at_most(4, 1.3)), ("p95", 0.95, ratio_at_most(6, 2)), ("p99", 0.99, None)):
-        found = {side: quantile(values, share) for side, values in taken.items()}
-        measured, peer = found["flagsweep"], found.get("Huey on Redis")
-        beside = "" if peer is None else "Huey on Redis"
-        ratio = None if peer is None else measured / peer
-        what = f"commit to handler start, {name}"
-        samples = taken if name == "p50" else {}
-        rows.append(Row(what, "ms", measured, beside, peer, ratio, bound, note if name == "p99" else "", samples))
-    return rows
+    bounds = {
+        "call to handler start, p50": ratio_at_most(1.6, 1.3),
+        "call to handler start, p95": ratio_at_most(4, 2),
+        "commit to handler start, p50": ratio_at_most(4, 1.3),
+        "commit to handler start, p95": ratio_at_most(6, 2),
+    }
+    return latency_rows(taken, bounds) + ([Row("beside Huey on Redis", note=note)] if note else [])
 
 
 @contextmanager
@@ -79,7 +104,16 @@ def _flagsweep_range(plan: Plan) -> Iterator[Range]:
     marks = new_marks(path)
     with work.flagsweep_on(path) as flags, processes.flagsweep_run(path, marks) as consumer:
         stamp = work.stamp_handler(flags, marks.set_now)
+        _grow_log(flags)
         yield Range(lambda n: stamp.raise_flag(n=n), consumer, marks)
+
+
+def _grow_log(flags: FlagSweep) -> None:
+    """Have the write-ahead log reach the length that it keeps: while a new one grows, each commit waits longer for the disk."""
+    noop = work.noop_handler(flags)
+    for _ in range(4):
+        noop.raise_many({"user_id": n} for n in range(1000))
+        flags.sweep()
 
 
 @contextmanager

@@ -66,6 +66,14 @@ def drain_rate(path: Path, count: int, fsync: bool | None) -> float:
     return _drain(sqlite_huey(path, fsync), count)
 
 
+def enqueue_rate(path: Path, count: int) -> float:
+    """Return the tasks a second that are enqueued on SQLite at Huey's defaults, each with a commit of its own."""
+    huey = sqlite_huey(path)
+    rate = _enqueue(huey, count)
+    huey.storage.close()
+    return rate
+
+
 def postgres_drain_rate(url: str, count: int) -> float:
     """Return the same of a PostgresHuey."""
     _fill(postgres_huey(url, options="-c synchronous_commit=off"), count)
@@ -75,16 +83,20 @@ def postgres_drain_rate(url: str, count: int) -> float:
 def postgres_enqueue_rate(url: str, count: int) -> float:
     """Return the tasks a second that are enqueued on PostgreSQL, each with a commit of its own."""
     huey = postgres_huey(url)
+    rate = _enqueue(huey, count)
+    huey.storage.flush_queue()
+    huey.storage.close()
+    return rate
+
+
+def _enqueue(huey: Huey, count: int) -> float:
     noop = _noop_task(huey, count)[0]
     noop(user_id=-1)
     huey.storage.flush_queue()
     start = time.perf_counter()
     for n in range(count):
         noop(user_id=n)
-    elapsed = time.perf_counter() - start
-    huey.storage.flush_queue()
-    huey.storage.close()
-    return count / elapsed
+    return count / (time.perf_counter() - start)
 
 
 def _drain(huey: Huey, count: int) -> float:

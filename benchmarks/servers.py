@@ -21,12 +21,12 @@ from urllib.parse import urlsplit
 import hueys
 import processes
 import work
-from as_service import Range, new_marks
-from measure import Plan, Row, Samples, Skipped, alternate, paired, quantile, row_of, seconds_of
+from as_service import Range, latency_rows, new_marks
+from measure import Plan, Row, Samples, Skipped, alternate, paired, quantile, ratio_at_most, row_of, seconds_of
 from redis_queue import redis_queue
 
 from flagsweep import FlagSweep
-from flagsweep.databases.postgresql.dialect import Postgresql
+from flagsweep.databases.postgresql import Postgresql
 
 POSTGRESQL = os.environ.get("BENCH_POSTGRESQL", "postgresql://postgres@127.0.0.1:5432")
 MYSQL = os.environ.get("BENCH_MYSQL", "mysql://root@127.0.0.1:3306")
@@ -188,12 +188,8 @@ def _latency_on(plan: Plan, server: str, url: str) -> list[Row]:
             shots.shoot(5)
         sides = {side: partial(shots.shoot, plan.size(50, 10)) for side, shots in ranges.items()}
         taken = {side: list(chain(*blocks)) for side, blocks in alternate(sides, plan.size(4, 2)).items()}
-    rows = []
-    for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
-        found = {side: [quantile(values, share)] for side, values in taken.items()}
-        peer = next((side for side in found if side != "flagsweep"), "")
-        rows.append(_row(f"{server}: commit to handler start, {name}", "ms", Samples(found), peer))
-    return rows + ([Row(f"{server}: nudged", note=note)] if note else [])
+    bounds = {"call to handler start, p50": ratio_at_most(1.5, 1.2)} if "PostgresHuey" in taken else {}
+    return latency_rows(taken, bounds, f"{server}: ") + ([Row(f"{server}: nudged", note=note)] if note else [])
 
 
 @contextmanager
@@ -215,7 +211,7 @@ def _nudged_range(plan: Plan, stack: ExitStack) -> Iterator[Range]:
     flags = FlagSweep(url, **_settings(plan, queue=queue, queue_key=key))
     flags.init()
     assert flags.queue is not None
-    stack.callback(_forget, port, flags.queue.name())
+    stack.callback(_forget, port, flags.queue.place.name())
     with _flagsweep_range(plan, url, queue=queue, queue_key=key) as shots:
         yield shots
 
@@ -461,7 +457,7 @@ def _snapshot(url: str) -> Iterator[None]:
 def _claim_ms(flags: FlagSweep, noop, claims: int, size: int = 10) -> dict[str, list[float]]:
     """Return the milliseconds of claims, in turn by a dialect that begins where the last one ended and by one that does not."""
     noop.raise_many({"user_id": n} for n in range(2 * claims * size))
-    db = flags.store.engine
+    db = flags.connections.engine
     sides = {"with the mark": Postgresql(), "without": Postgresql()}
     took: dict[str, list[float]] = {side: [] for side in sides}
     with db.connection_context():
@@ -488,7 +484,7 @@ def full_table(plan: Plan) -> list[Row]:
             flags = FlagSweep(url, **_settings(plan))
             flags.init()
             stack.callback(flags.database.close)
-            stack.callback(flags.store.close_engine)
+            stack.callback(flags.connections.close_engine)
             if count:
                 _fill(flags, count)
             by_side[side] = flags
@@ -558,7 +554,7 @@ def _raise_ms(flags: FlagSweep) -> float:
 def _claim_100_ms(flags: FlagSweep) -> float:
     """Time a claim of 100 by a consumer that has just come, and undo it; an empty table gets its flags before."""
     _noop_of(flags).raise_many({"user_id": -n} for n in range(1, 101))
-    db, dialect = flags.store.engine, Postgresql()
+    db, dialect = flags.connections.engine, Postgresql()
     try:
         with db.connection_context(), dialect.transaction(db, False):  # A claim alone would commit by itself.
             start = time.perf_counter()

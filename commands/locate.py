@@ -10,12 +10,37 @@ import sys
 import traceback
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..app import FlagSweep
 from ..errors import ConfigError
 from ..handlers import Handler
-from .terminal import described
+from .failure import Misuse
+from .words import described
+
+NO_APP = (
+    "which FlagSweep? Say so with --app module:attribute or FLAGSWEEP_APP ('flags = FlagSweep(...)' in work.py is work:flags);"
+    " FLAGSWEEP_DATABASE alone is enough for all commands but run, sweep and raise"
+)
+
+
+class Given(NamedTuple):
+    """What was said before the command."""
+
+    app: str | None
+    debug: bool
+
+    def site(self) -> FlagSweep:
+        """Return the site's FlagSweep, with its handlers."""
+        if not self.app:
+            raise Misuse(NO_APP)
+        return load(self.app)
+
+    def any_site(self) -> FlagSweep:
+        """Return the site's FlagSweep, or one that knows no handlers where only the environment names the database."""
+        if not self.app and ("FLAGSWEEP_DATABASE" in os.environ or "FLAGSWEEP_CONFIG" in os.environ):
+            return FlagSweep.from_env()
+        return self.site()
 
 
 def load(app: str) -> FlagSweep:

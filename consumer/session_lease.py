@@ -13,8 +13,8 @@ from contextlib import suppress
 
 from peewee import Database
 
-from ..databases.dialect import DATABASE_ERRORS
-from ..databases.server.dialect import Server
+from ..databases.errors import DATABASE_ERRORS
+from ..databases.server import Server
 from ..errors import LeaseHeld, NotReady
 
 _LOST: tuple[type[Exception], ...] = (*DATABASE_ERRORS, LeaseHeld, NotReady)

@@ -31,6 +31,10 @@ class Pacer:
         if wait > 0:
             time.sleep(wait)
 
+    def is_free(self) -> bool:
+        """Return whether it is our turn to write just now."""
+        return time.monotonic() >= self._free_at
+
     def ended(self, began: float, flags: int) -> None:
         """Take note of a transaction that had the writer since ``began``, and settled and claimed so many flags."""
         if self.share >= 1:

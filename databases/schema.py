@@ -1,7 +1,7 @@
 """The versions of the tables: who makes them, who brings them up to date, and who may use them.
 
-``dialects/`` has the statements of each step: from no tables to version 1, from 1 to 2, and so on. A step that has been released
-is never changed. ``models.py`` describes what the last one leads to.
+``tables.py`` of each database has the statements of each step: from no tables to version 1, from 1 to 2, and so on. A step that
+has been released is never changed. ``models.py`` describes what the last one leads to.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 from peewee import BigIntegerField, Database, IntegerField, Model, fn
 
-from ..errors import NotReady
+from ..errors import FlagSweepError, NotReady
+from .connections import Connections
 from .dialect import Dialect
 
 SCHEMA = 1
@@ -25,6 +26,38 @@ class Schema(Model):
 
     class Meta:
         table_name = "flagsweep_schema"
+
+
+def init_file(connections: Connections, now: int) -> bool:
+    """Make the database's file where there is none, then do as ``init``.
+
+    :raises NotReady: where it cannot be made, or is newer than this code.
+    :raises FlagSweepError: inside an open transaction of the site's.
+    """
+    if not connections.in_memory and connections.site.in_transaction():
+        raise FlagSweepError("init() cannot run inside an open transaction: leave 'with database.atomic():' first")
+    connections.create_file()
+    with connections.explained("the tables were not created"):
+        try:
+            return init(connections, now)
+        finally:
+            connections.close_engine()
+
+
+def init(connections: Connections, now: int) -> bool:
+    """Create or upgrade the tables; return whether anything was missing. Many processes may call it at once."""
+    dialect = connections.dialect
+    dialect.prepare(connections.engine)
+    with connections.write() as db, dialect.migrating(db):
+        return upgrade(db, dialect, connections.where, now)
+
+
+def require(connections: Connections) -> None:
+    """Refuse tables that this code cannot work with.
+
+    :raises NotReady: where they are missing, older or newer.
+    """
+    check(connections.where, version(connections.engine))
 
 
 def version(db: Database) -> int | None:

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from ..logs import headline
 from ..models import Flag
-from ..sweep.perform import headline
 
 
 @dataclass(frozen=True)

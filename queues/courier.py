@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from typing import Any
 
+from ..databases.forks import at_fork
+from ..logs import Outage
 from .storage import Storage
 
 log = logging.getLogger("flagsweep")
@@ -19,43 +20,6 @@ log = logging.getLogger("flagsweep")
 
 EXIT_BUDGET = 0.2
 """Seconds for which a process that ends, or forks, waits for its couriers."""
-
-
-class Outage:
-    """Keep count of how long the store is away: a line in the log when it goes, one a minute, and one when it is back.
-
-    :param where: the store, without its password.
-    :param hide: what no error may show.
-    """
-
-    def __init__(self, where: str, hide: Sequence[str] = ()):
-        self.since: float | None = None
-        self._where = where
-        self._hide = hide
-        self._told: float | None = None
-        self._said = False
-
-    def tell(self, error: BaseException) -> None:
-        """Take note that the store did not do what it was asked."""
-        now = time.monotonic()
-        if self.since is None:
-            self.since = now
-        if self._told is None or now - self._told >= 60:
-            self._told, self._said = now, True
-            log.warning("the queue %s is away: %s; sweeps go on without it", self._where, self._plain(error))
-
-    def is_back(self) -> None:
-        """Take note that the store answers."""
-        since, self.since = self.since, None
-        if since is not None and self._said:
-            self._said = False
-            log.info("the queue %s is back after %.0f s", self._where, time.monotonic() - since)
-
-    def _plain(self, error: BaseException) -> str:
-        text = " ".join(str(error).split()) or type(error).__name__
-        for secret in self._hide:
-            text = text.replace(secret, "***")
-        return text[:300]
 
 
 class _Job:
@@ -253,6 +217,5 @@ def _at_exit() -> None:
         courier.flush(max(0.0, end - time.monotonic()))
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+at_fork(_before_fork, _after_fork_in_parent, _after_fork_in_child)
 atexit.register(_at_exit)

@@ -1,123 +1,29 @@
-"""For tests of a site, and for our own: a clock that is turned by hand, a drain, assertions about flags, and crash points."""
+"""Crash points: places in the life of a flag at which a process can be made to kill itself."""
 
 from __future__ import annotations
 
 import functools
-import json
 import os
 import signal
 import threading
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..app import FlagSweep
-from ..config import SECOND, Clock, seconds
-from ..consumer.file_lease import BlackBox
 from ..consumer.membership import Enlisted
+from ..consumer.rescue import Rescuer
 from ..consumer.runner import Runner
-from ..errors import ConfigError, SignatureError
-from ..handlers import Handler, encode
-from ..operations.info import FlagInfo
+from ..errors import ConfigError
+from ..handlers import Handler
+from ..models import SiteVerbs
+from ..sweep.blackbox import BlackBox
+from ..sweep.claimer import Claimer
 from ..sweep.claims import Store
 from ..sweep.lane import Lane
 from ..sweep.perform import Performer
+from ..sweep.settler import Settler
 from ..sweep.threads import Pool
 from ..tasks import SweepTasks
-
-__all__ = ["POINTS", "CrashPoint", "FakeClock", "arm", "assert_raised", "drain", "refute_raised"]
-
-
-class FakeClock(Clock):
-    """Stand still until told otherwise: ``FlagSweep(..., clock=FakeClock())``.
-
-    :param now: microseconds UTC; by default the system's time at the making.
-    """
-
-    def __init__(self, now: int | None = None) -> None:
-        self._now = super().now() if now is None else now
-        self._passed = 0.0
-
-    def now(self) -> int:
-        """Return the wall-clock time in microseconds UTC."""
-        return self._now
-
-    def monotonic(self) -> float:
-        """Return the seconds that have passed on this clock."""
-        return self._passed
-
-    def advance(self, by: object) -> None:
-        """Let time pass.
-
-        :param by: seconds, a ``timedelta`` or text such as ``"5m"``.
-        """
-        amount = seconds(by, "by")
-        self._now += round(amount * SECOND)
-        self._passed += amount
-
-    def set(self, now: int) -> None:
-        """Set the wall clock, forwards or back, as a person does: no time passes.
-
-        :param now: microseconds UTC.
-        """
-        self._now = now
-
-
-def drain(flags: FlagSweep, lane: str | None = None) -> Counter[str]:
-    """Do all that is due, as ``flags.sweep()`` does, and then raise the first error of a handler."""
-    return flags.sweep(lane, raise_errors=True)
-
-
-def assert_raised(flags: FlagSweep, kind: str | Handler, /, **arguments: Any) -> FlagInfo:
-    """Assert that a flag of this kind with at least these arguments is up, and return the first.
-
-    :param kind: the kind, or its handler.
-    :raises SignatureError: where the handler has no such argument.
-    """
-    found, others = _up(flags, kind, arguments)
-    if not found:
-        others_up = ", ".join(str(flag.payload) for flag in others[:10]) or "none"
-        raise AssertionError(
-            f"no flag of {_handler(flags, kind).kind} with {arguments or 'any arguments'} is up; up are: {others_up}"
-        )
-    return found[0]
-
-
-def refute_raised(flags: FlagSweep, kind: str | Handler, /, **arguments: Any) -> None:
-    """Assert that no flag of this kind with these arguments is up.
-
-    :param kind: the kind, or its handler.
-    :raises SignatureError: where the handler has no such argument.
-    """
-    found, _ = _up(flags, kind, arguments)
-    if found:
-        raise AssertionError(f"flag {found[0].id} of {found[0].kind} is up ({found[0].state}): {found[0].payload}")
-
-
-def _handler(flags: FlagSweep, kind: str | Handler) -> Handler:
-    return kind if isinstance(kind, Handler) else flags.handler_of(kind)
-
-
-def _up(flags: FlagSweep, kind: str | Handler, arguments: dict[str, Any]) -> tuple[list[FlagInfo], list[FlagInfo]]:
-    """Return the flags of a kind that have these arguments, and the others."""
-    handler = _handler(flags, kind)
-    parameters = handler.signature.parameters
-    if unknown := sorted(set(arguments) - set(parameters)):
-        raise SignatureError(f"{handler.kind}{handler.signature} has no argument {', '.join(unknown)}")
-    defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
-    wanted = json.loads(encode(arguments, handler.kind, flags.settings.payload_limit)) if handler.rows is None else {}
-    if handler.rows is not None and arguments:
-        wanted = json.loads(handler.rows.payload(arguments, flags.store)[0])
-    found: list[FlagInfo] = []
-    others: list[FlagInfo] = []
-    for flag in flags.find(kind=handler.kind, limit=None):
-        payload = {**defaults, **flag.payload} if isinstance(flag.payload, dict) else {}
-        (found if wanted.items() <= payload.items() else others).append(flag)
-    return found, others
-
-
-# Crash points.
 
 AT = "FLAGSWEEP_CRASH_AT"
 LOG = "FLAGSWEEP_CRASH_LOG"
@@ -154,8 +60,12 @@ def _again(result: Any, *_: Any) -> bool:
     return result[0] == "again"
 
 
-def _own_row(_: Any, lane: Lane, claimed: Any, outcome: Any, handler: Handler, now: int) -> bool:
-    return handler.rows is not None
+def _own_row(result: Any, settler: Settler, claimed: Any, outcome: Any, handler: Handler, now: int) -> bool:
+    return handler.rows is not None and result[0] == "lowered"
+
+
+def _turn(part: str) -> Callable[..., Any]:
+    return lambda result, lane, turn: getattr(turn, part)
 
 
 _TABLE = (
@@ -163,10 +73,10 @@ _TABLE = (
     CrashPoint("enlist.held", "it holds the lease of its id, whose row is not committed", Enlisted, "_hold", after=True),
     CrashPoint("enlist.after", "its row is committed, it has no black box", Store, "enlist", after=True),
     CrashPoint("box.after", "it has a black box, no crash log", BlackBox, "__init__", after=True),
-    CrashPoint("rescue.before", "it has found a dead consumer and freed nothing", Enlisted, "_rescue_one"),
+    CrashPoint("rescue.before", "it has found a dead consumer and freed nothing", Rescuer, "_rescue"),
     CrashPoint("rescue.planned", "it knows who is to blame and has freed nothing", Store, "rescue", when=_of(2)),
     CrashPoint("rescue.freed", "the dead one's claims are free, its black box is still there", Store, "rescue", after=True),
-    CrashPoint("rescue.after", "nothing is left of the dead one", Enlisted, "_rescue_one", after=True),
+    CrashPoint("rescue.after", "nothing is left of the dead one", Rescuer, "_rescue", after=True),
     CrashPoint("start.after", "watcher, keeper and guard run, no sweep is asked for", Runner, "_start", after=True),
     CrashPoint("ask.after", "a sweep is asked for", SweepTasks, "ask", after=True),
     CrashPoint("sweep.before", "a sweep begins", Lane, "sweep"),
@@ -174,7 +84,7 @@ _TABLE = (
     CrashPoint("discover.after", "flags are made of own rows and not committed", Store, "discover", after=True),
     CrashPoint("claim.before", "flags are due and not claimed", Store, "claim"),
     CrashPoint("claim.after", "flags are claimed and not committed", Store, "claim", after=True, when=_some),
-    CrashPoint("claim.committed", "a claim is committed, no thread has it", Lane, "_write", after=True, when=lambda r, *_: r[1]),
+    CrashPoint("claim.committed", "a claim is committed, no thread has it", Claimer, "committed", True, _of(1)),
     CrashPoint("give.after", "the threads have what was claimed", Pool, "give", after=True, when=_of(1)),
     CrashPoint("perform.before", "the black box names a flag whose handler has not begun", Performer, "perform"),
     CrashPoint("perform.after", "a handler is done, its outcome is with nobody", Performer, "perform", after=True),
@@ -184,23 +94,21 @@ _TABLE = (
     CrashPoint("atomic.committed", "an atomic flag is lowered and committed", Performer, "_in_transaction", after=True),
     CrashPoint("progress.before", "a handler has come some way and not kept it", Store, "progress"),
     CrashPoint("progress.after", "a handler has kept how far it came", Store, "progress", after=True),
-    CrashPoint("raise.before", "a handler raises a flag that is not written", Store, "raise_"),
-    CrashPoint("raise.after", "a handler has raised a flag and goes on", Store, "raise_", after=True),
+    CrashPoint("raise.before", "a handler raises a flag that is not written", SiteVerbs, "raise_"),
+    CrashPoint("raise.after", "a handler has raised a flag and goes on", SiteVerbs, "raise_", after=True),
     CrashPoint("collect.after", "outcomes are taken from the threads and not settled", Pool, "collect", after=True, when=_some),
-    CrashPoint("settle.before", "a transaction is open, none of its outcomes is settled", Lane, "_settle", when=_of(1)),
+    CrashPoint("settle.before", "a transaction is open, none of its outcomes is settled", Settler, "settle", when=_of(1)),
     CrashPoint("lower.before", "flags are about to be lowered", Store, "lower"),
     CrashPoint("lower.after", "flags are lowered and not committed", Store, "lower", after=True),
-    CrashPoint(
-        "row.lowered", "an own row's column is lowered with its flag, uncommitted", Lane, "_lower_with_row", True, _own_row
-    ),
-    CrashPoint("again.after", "a failed attempt is written and not committed", Lane, "_settle_other", True, _again),
-    CrashPoint("settle.after", "all outcomes are settled and not committed", Lane, "_settle", after=True, when=_of(1)),
-    CrashPoint("settle.committed", "outcomes are settled and committed", Lane, "_write", after=True, when=_of(1)),
+    CrashPoint("row.lowered", "an own row's column is lowered with its flag, uncommitted", Settler, "_lower", True, _own_row),
+    CrashPoint("again.after", "a failed attempt is written and not committed", Settler, "_settle_one", True, _again),
+    CrashPoint("settle.after", "all outcomes are settled and not committed", Settler, "settle", after=True, when=_of(1)),
+    CrashPoint("settle.committed", "outcomes are settled and committed", Lane, "_write", after=True, when=_turn("outcomes")),
     CrashPoint("sweep.after", "a sweep has ended, its lock is held", Lane, "sweep", after=True, when=_some),
     CrashPoint("stop.before", "the consumer was told to stop and has given nothing back", Runner, "_wind_down"),
     CrashPoint("release.before", "what has not started is about to be given back", Store, "release"),
     CrashPoint("release.after", "it is given back and not committed", Store, "release", after=True),
-    CrashPoint("release.committed", "it is given back and committed", Lane, "_write", after=True, when=_of(2)),
+    CrashPoint("release.committed", "it is given back and committed", Lane, "_write", after=True, when=_turn("recalled")),
     CrashPoint("strike.before", "all is settled, the consumer is still entered", Store, "strike"),
     CrashPoint("strike.after", "the consumer is struck off, its lease is held", Store, "strike", after=True),
     CrashPoint("close.after", "lease and black box are gone, the process is still there", Enlisted, "close", after=True),

@@ -81,7 +81,7 @@ def at_once(flags, *functions):
         except BaseException as error:
             errors.append(error)
         finally:
-            flags.store.close_thread()
+            flags.connections.close_thread()
 
     threads = [threading.Thread(target=call, args=each) for each in enumerate(functions)]
     for thread in threads:

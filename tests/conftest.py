@@ -12,6 +12,7 @@ import psutil
 import pytest
 from clients import DATABASES, Client
 from hypothesis import settings
+from rig import FakeClock, let_go
 from servers import (  # noqa: F401 (for every test)
     KEPT,
     _mysql,
@@ -23,6 +24,8 @@ from servers import (  # noqa: F401 (for every test)
     private_redis,
     redis_url,
 )
+
+from flagsweep import FlagSweep
 
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
@@ -50,7 +53,6 @@ _ON_SERVERS = (
     "conformance",
     "errors",
     "many",
-    "queues",
     "schema",
     "sessions",
     "spare",
@@ -192,3 +194,29 @@ def _is_ours(thread):
 
 def _is_within(path, folder):
     return Path(path).is_relative_to(os.path.realpath(folder))
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def make(db_path, clock):
+    """Give `make(**settings)`: flags with their tables on the test's database."""
+    made = []
+
+    def make(path=db_path, **settings):
+        made.append(FlagSweep(path, **{"clock": clock, "threads": 2, **settings}))
+        made[-1].init()
+        return made[-1]
+
+    yield make
+    for flags in made:
+        flags.database.close()
+    let_go(db_path.parent)
+
+
+@pytest.fixture
+def flags(make):
+    return make()

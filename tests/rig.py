@@ -9,8 +9,8 @@ import psutil
 from peewee import OperationalError
 
 from flagsweep.config import SECOND
+from flagsweep.consumer.lanes import make_lanes
 from flagsweep.consumer.membership import Enlisted
-from flagsweep.consumer.runner import make_lanes
 
 NEW_YEAR = 1_767_225_600 * SECOND  # 2026-01-01 00:00 UTC
 
@@ -37,6 +37,12 @@ def plain(path, statement, *arguments, timeout=10):
         return connection.execute(statement, arguments).fetchall()
 
 
+def only(flags):
+    """Return the one flag that is up."""
+    (flag,) = flags.find()
+    return flag
+
+
 def locked():
     """Return the error that Peewee raises where another program holds SQLite's writer for too long."""
     error = sqlite3.OperationalError("database is locked")
@@ -52,18 +58,27 @@ def count(path, table="flagsweep_flag"):
 @contextmanager
 def lane_of(flags, name):
     """Have a lane of a consumer that sweeps in this process, without Huey."""
-    enlisted = Enlisted(flags.store, flags.path, flags.clock, "sweep", flags.settings)
-    arguments = flags.settings, flags._handlers, flags.store, flags.clock, enlisted, lambda: False, flags._on_dead, name
-    (lane,) = make_lanes(*arguments, flat_out=True).values()
+    duties = flags._duties()
+    enlisted = Enlisted(duties)
+    (lane,) = make_lanes(duties, enlisted, lambda: False, name, flat_out=True).values()
     try:
         yield lane
     finally:
         lane.pool.close()
         enlisted.close()
-        flags.store.close_engine()
+        flags.connections.close_engine()
 
 
 def let_go(folder):
     """Collect the errors that hold the frames that hold the cursors that hold a file of this folder, if there are any."""
     if any(Path(file.path).is_relative_to(folder) for file in psutil.Process().open_files()):
         gc.collect()
+
+
+class Oops(Exception):
+    """Roll a transaction back."""
+
+
+def idle(flags, kind="work", **options):
+    """Return a handler that does nothing."""
+    return flags.handler(kind, **options)(lambda n=0: None)

@@ -42,7 +42,7 @@ def flags(url, tmp_path):
     for kind in "abc":
         flags.handler(kind)(lambda n: None)
     yield flags
-    flags.store.close_thread()
+    flags.connections.close_thread()
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def start(url, spawn, tmp_path, until):
         try:
             return any(each["pid"] == child.pid for each in flags.status()["consumers"])
         finally:
-            flags.store.close_thread()
+            flags.connections.close_thread()
 
     return start
 
@@ -112,7 +112,7 @@ def test_what_nobody_serves_is_told_of_and_what_the_other_application_serves_is_
     flags.handler("mine")(lambda n: None)
     flags.handler("theirs")(lambda n: None).raise_flag(1)
     flags.handler("nobodys")(lambda n: None).raise_flag(1)
-    with flags.store.borrowed() as db:
+    with flags.connections.borrowed() as db:
         db.execute_sql(f"UPDATE flagsweep_flag SET due_at = 1 WHERE kind = {'%s'}", ("nobodys",))
     here = FlagSweep(url, state_dir=str(tmp_path))
     here.handler("mine")(lambda n: None)
@@ -127,5 +127,5 @@ def test_what_nobody_serves_is_told_of_and_what_the_other_application_serves_is_
     finally:
         here.stop()
         consumer.join(20)
-        flags.store.close_thread()
-        here.store.close_thread()
+        flags.connections.close_thread()
+        here.store.connections.close_thread()

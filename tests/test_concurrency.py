@@ -12,7 +12,7 @@ import pytest
 from rig import lane_of
 from work import Ledger, Work, command, running
 
-from flagsweep.databases.sqlite import dialect as sqlite
+from flagsweep.databases.sqlite import flags as texts
 from flagsweep.tasks import SweepLock
 
 SWEEPS = 4
@@ -62,7 +62,7 @@ def again_and_again(lane, done, store):
         while not done.is_set():
             lane.sweep()
         lane.sweep()
-        store.close_engine()
+        store.connections.close_engine()
 
     return sweep
 
@@ -139,7 +139,7 @@ def raiser(site, start):
 @pytest.mark.faults
 def test_the_ledger_catches_a_claim_that_takes_what_others_have(site, monkeypatch):
     """A control: a planted fault that the tests above must find."""
-    monkeypatch.setattr(sqlite, "_CLAIM", sqlite._CLAIM.replace("state = 'waiting' AND ", ""))
+    monkeypatch.setattr(texts, "CLAIM", texts.CLAIM.replace("state = 'waiting' AND ", ""))
     done = threading.Event()
     with lane_of(site.flags, "default") as lane, at_once(*[again_and_again(lane, done, site.flags.store)] * SWEEPS):
         for start in range(0, 1000, 50):
@@ -198,7 +198,7 @@ def test_a_flag_that_is_raised_while_it_runs_runs_once_more_whatever_the_moment(
 
 def test_the_hammer_finds_a_lowering_that_ignores_the_generation(site, monkeypatch):
     """A control: a planted fault that the test above must find."""
-    monkeypatch.setattr(sqlite, "_LOWER", f"DELETE FROM flagsweep_flag WHERE {sqlite._MINE}")
+    monkeypatch.setattr(texts, "LOWER", f"DELETE FROM flagsweep_flag WHERE {texts.MINE}")
     monkeypatch.setattr(Hammer, "PATIENCE", 0.3)
     with pytest.raises(AssertionError, match="has seen raise"):
         hammer(site, keys=6, rounds=40)

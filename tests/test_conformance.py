@@ -17,7 +17,7 @@ from work import Ledger, Work, command, running
 
 from flagsweep import ConfigError, Discard, FlagSweep, FlagSweepError, NotReady, Retry, Snooze
 from flagsweep.config import SECOND
-from flagsweep.databases.dialect import DATABASE_ERRORS
+from flagsweep.databases.errors import DATABASE_ERRORS
 from flagsweep.databases.schema import SCHEMA
 from flagsweep.errors import ClaimLost, DatabaseAway
 from flagsweep.sweep.claims import Step
@@ -69,7 +69,7 @@ def flags(url, clock, tmp_path):
     flags = FlagSweep(url, clock=clock, threads=2, state_dir=str(tmp_path / "state"))
     flags.init()
     yield flags
-    flags.store.close_thread()
+    flags.connections.close_thread()
 
 
 @pytest.fixture
@@ -91,19 +91,19 @@ def due_in(flags, flag):
 
 def claim(flags, kind="work", limit=100, consumer=1, priority=0):
     """Claim in this thread as a consumer would that never comes back."""
-    with flags.store.write():
+    with flags.connections.write():
         return flags.store.claim(kind, priority, limit, consumer, flags.clock.now())
 
 
 def settle(flags, claimed, state="waiting", error=None):
     """Settle one as a failed attempt; return its new state, or None where the claim was lost."""
     step = Step(state, claimed.attempts + 1, flags.clock.now() + 60 * SECOND, 0, flags.clock.now(), error=error)
-    with flags.store.write():
+    with flags.connections.write():
         return flags.store.settle_one(claimed.id, claimed.token, step, flags.clock.now())
 
 
 def lower(flags, claimed):
-    with flags.store.write():
+    with flags.connections.write():
         return flags.store.lower([c.id for c in claimed], claimed[0].token)
 
 
@@ -142,7 +142,7 @@ def test_raise_many_says_what_it_did(flags, work):
     for n in ("coalesced", "bumped", "revived"):
         work.raise_flag(n=n)
     taken = {json.loads(c.key)["n"]: c for c in claim(flags)}
-    with flags.store.write():
+    with flags.connections.write():
         flags.store.release([taken["coalesced"].id], taken["coalesced"].token, flags.clock.now())
     settle(flags, taken["revived"], "dead", "no use")
     again = [{"n": n} for n in ("revived", "new", "bumped", "coalesced", "bumped", "new")]
@@ -351,7 +351,7 @@ def test_a_claim_whose_answer_was_lost_is_given_back_and_its_flags_run_once(flag
     """The statement may have taken place, or will: nothing tells."""
     ran, lost = [], []
     flags.handler("work")(lambda n: ran.append(n))
-    take = flags.store.dialect.claim
+    take = flags.connections.dialect.claim
 
     def claim_and_lose(*arguments):
         taken = take(*arguments)
@@ -360,7 +360,7 @@ def test_a_claim_whose_answer_was_lost_is_given_back_and_its_flags_run_once(flag
             raise DatabaseAway("the connection broke")
         return taken
 
-    monkeypatch.setattr(flags.store.dialect, "claim", claim_and_lose)
+    monkeypatch.setattr(flags.connections.dialect, "claim", claim_and_lose)
     flags.handlers["work"].raise_many([{"n": n} for n in range(5)])
     with lane_of(flags, "default") as lane:
         with pytest.raises(DatabaseAway):
@@ -372,7 +372,7 @@ def test_a_claim_whose_answer_was_lost_is_given_back_and_its_flags_run_once(flag
 def test_a_claim_that_took_place_after_its_consumer_gave_up_is_given_back_at_the_second_look(flags, work):
     with lane_of(flags, "default") as lane:
         work.raise_many([{"n": n} for n in range(5)])
-        claim(flags, consumer=lane.consumer)
+        claim(flags, consumer=lane._member.id)
         lane.release_strays()
         assert flags.status()["lanes"]["default"]["claimed"] == 5
         lane.release_strays()
@@ -390,7 +390,7 @@ def test_what_is_said_to_be_due_hides_nothing_that_is(flags, hints):
     flags.handlers["other"].raise_flag(n=3)
     with lane_of(flags, "default") as lane:
         for hint in hints:
-            lane.hint(*hint)
+            lane.claimer.hint([hint])
         assert lane.sweep()["lowered"] == 4 and not lane.has_due()
     assert sorted(ran) == [0, 1, 2, 3]
 
@@ -399,10 +399,10 @@ def test_a_claim_of_a_consumer_that_is_gone_is_given_back(flags, work):
     """It died, and was rescued, before the server carried its last claim out."""
     work.raise_many([{"n": n} for n in range(5)])
     with lane_of(flags, "default") as lane:
-        claim(flags, limit=2, consumer=lane.consumer + 1000)
-        claim(flags, limit=2, consumer=lane.consumer)
+        claim(flags, limit=2, consumer=lane._member.id + 1000)
+        claim(flags, limit=2, consumer=lane._member.id)
         assert flags.store.release_orphans(flags.clock.now()) == 2
-        assert [flag.claimed_by for flag in flags.find(state="claimed")] == [lane.consumer] * 2
+        assert [flag.claimed_by for flag in flags.find(state="claimed")] == [lane._member.id] * 2
     claim(flags, consumer=4711)
     assert flags.sweep()["lowered"] == 5
 
@@ -411,17 +411,17 @@ def test_a_consumer_that_came_back_is_not_rescued_and_one_that_was_rescued_canno
     store = flags.store
     work.raise_flag()
     with lane_of(flags, "default") as lane:
-        claim(flags, consumer=lane.consumer)
-        assert store.peers()[lane.consumer].comebacks == 0
-        assert store.come_back(lane.consumer) and store.peers()[lane.consumer].comebacks == 1
-        assert store.rescue(lane.consumer, (), flags.clock.now(), comebacks=0) is None
+        claim(flags, consumer=lane._member.id)
+        assert store.peers()[lane._member.id].comebacks == 0
+        assert store.come_back(lane._member.id) and store.peers()[lane._member.id].comebacks == 1
+        assert store.rescue(lane._member.id, (), flags.clock.now(), comebacks=0) is None
         assert only(flags).state == "claimed"
-        assert store.rescue(lane.consumer, (), flags.clock.now(), comebacks=1) == (1, [])
-        assert store.rescue(lane.consumer, (), flags.clock.now(), comebacks=1) is None
-        assert not store.come_back(lane.consumer)
+        assert store.rescue(lane._member.id, (), flags.clock.now(), comebacks=1) == (1, [])
+        assert store.rescue(lane._member.id, (), flags.clock.now(), comebacks=1) is None
+        assert not store.come_back(lane._member.id)
 
 
-def test_what_runs_when_its_consumer_goes_on_under_a_new_id_is_not_started_beside_itself(flags, until):
+def test_what_runs_when_its_consumer_goes_on_under_a_new_id_is_not_started_beside_itself(flags, until, monkeypatch):
     gate, started, ran = threading.Event(), threading.Event(), []
 
     @flags.handler
@@ -433,16 +433,16 @@ def test_what_runs_when_its_consumer_goes_on_under_a_new_id_is_not_started_besid
 
     work.raise_flag(n=1)
     with lane_of(flags, "default") as lane:
-        sweep = threading.Thread(target=lambda: (lane.sweep(), flags.store.close_thread()))
+        sweep = threading.Thread(target=lambda: (lane.sweep(), flags.connections.close_thread()))
         sweep.start()
         assert started.wait(10)
-        may_claim, lane._may_claim = lane._may_claim, lambda: False  # A consumer whose lease is gone claims nothing.
+        monkeypatch.setattr(lane._member, "may_claim", lambda name: False)  # A consumer whose lease is gone claims nothing.
         with lane._turns:
-            flags.store.rescue(lane.consumer, (), flags.clock.now())
-        lane.go_on_as(lane.consumer + 1)
-        lane._may_claim = may_claim
-        lane.pool.nudge()
-        until(lambda: [flag.claimed_by for flag in flags.find(state="claimed")] == [lane.consumer])
+            flags.store.rescue(lane._member.id, (), flags.clock.now())
+        lane._member.id += 1
+        monkeypatch.undo()
+        lane.demand.call()
+        until(lambda: [flag.claimed_by for flag in flags.find(state="claimed")] == [lane._member.id])
         gate.set()
         sweep.join(20)
     assert ran == ["start", "end"] * 2 and flags.find() == []
@@ -458,7 +458,7 @@ def test_a_claim_that_runs_is_no_stray(flags):
 
     work.raise_many([{"n": n} for n in range(5)])
     with lane_of(flags, "default") as lane:
-        sweep = threading.Thread(target=lambda: (lane.sweep(), flags.store.close_thread()))
+        sweep = threading.Thread(target=lambda: (lane.sweep(), flags.connections.close_thread()))
         sweep.start()
         assert started.wait(10)
         for _ in range(3):
@@ -501,7 +501,7 @@ def test_every_outcome_settles_as_the_table_says(flags, do, plain, bumped, raise
 
     @flags.handler(backoff=60, atomic=atomic)
     def work(n):
-        if raised_again and not (atomic and flags.store.dialect.one_writer):
+        if raised_again and not (atomic and flags.connections.dialect.one_writer):
             at_once(other, lambda: again.using(delay=20).raise_flag(n=1))
         elif raised_again:
             work.using(delay=20).raise_flag(n=1)
@@ -509,7 +509,7 @@ def test_every_outcome_settles_as_the_table_says(flags, do, plain, bumped, raise
 
     work.raise_flag(n=1)
     flags.sweep()
-    if raised_again and atomic and flags.store.dialect.one_writer and do != "success":
+    if raised_again and atomic and flags.connections.dialect.one_writer and do != "success":
         bumped = plain  # Its own raise is undone with its transaction.
     wanted = bumped if raised_again else plain
     found = [(f.state, f.attempts, due_in(flags, f)) for f in flags.find()]
@@ -539,7 +539,7 @@ def test_what_was_released_waits_again_and_costs_nothing(flags, work, clock):
     claimed = claim(flags)
     work.using(delay=50).raise_flag(n=2)
     clock.advance(5)
-    with flags.store.write():
+    with flags.connections.write():
         assert flags.store.release([c.id for c in claimed], claimed[0].token, clock.now()) == 3
     assert [(f.state, f.attempts, due_in(flags, f) <= 0) for f in flags.find()] == [("waiting", 0, True)] * 3
 
@@ -551,7 +551,7 @@ def test_a_lost_claim_settles_nothing(flags, work):
     (held,) = claim(flags, consumer=2)
     assert lower(flags, [lost]) == (0, 0)
     assert settle(flags, lost) is None
-    with flags.store.write():
+    with flags.connections.write():
         assert flags.store.release([lost.id], lost.token, flags.clock.now()) == 0
     assert flags.store.progress(lost.id, lost.token, '"here"', False) is False
     with pytest.raises(ClaimLost), flags.database.atomic():
@@ -562,7 +562,7 @@ def test_a_lost_claim_settles_nothing(flags, work):
 
 @pytest.mark.parametrize("atomic", [False, True])
 def test_a_flag_lowered_by_hand_while_it_runs_is_lost_to_its_handler(flags, atomic):
-    if atomic and flags.store.dialect.one_writer:
+    if atomic and flags.connections.dialect.one_writer:
         pytest.skip("with one writer, nobody else lowers a flag while an atomic handler runs")
     effects = table(flags, "effect", n=IntegerField())
 
@@ -740,11 +740,11 @@ def test_two_that_look_for_own_rows_at_once_make_one_flag_each(flags):
     def discovers():
         while True:
             try:
-                with flags.store.write() as db:
-                    rows = greet.rows.find(db, flags.store.dialect, "greet", 100)
+                with flags.connections.write() as db:
+                    rows = greet.rows.find(db, flags.connections.dialect, "greet", 100)
                     return flags.store.discover("greet", rows, 0, flags.clock.now())
             except DATABASE_ERRORS as error:  # Nobody waits for what another is just writing: it is tried again.
-                assert flags.store.dialect.is_busy(error)
+                assert flags.connections.dialect.is_busy(error)
 
     assert sum(at_once(flags, discovers, discovers, discovers)) == 40
     assert len(flags.find(kind="greet")) == 40
@@ -984,7 +984,7 @@ def test_missing_tables_are_named_with_the_fix(url, tmp_path):
     for refused in (work.raise_flag, flags.sweep, flags.run, flags.find):
         with pytest.raises(NotReady, match="flagsweep init"):
             refused()
-    flags.store.close_thread()
+    flags.connections.close_thread()
 
 
 def test_ten_that_call_init_at_once_make_one_schema(url, tmp_path, client):
@@ -1008,7 +1008,7 @@ def held(client, statement, *arguments):
 
 
 def test_a_row_that_another_transaction_holds_hinders_no_claim_and_is_done_after(flags, client):
-    if flags.store.dialect.one_writer:
+    if flags.connections.dialect.one_writer:
         pytest.skip("with one writer, rows are not held one by one")
     done = []
     flags.handler("work")(lambda n: done.append(n)).raise_many([(n,) for n in range(6)])
@@ -1019,7 +1019,7 @@ def test_a_row_that_another_transaction_holds_hinders_no_claim_and_is_done_after
 
 
 def test_a_row_that_is_held_when_it_is_to_be_settled_hinders_no_other_and_is_settled_after(flags, client):
-    if flags.store.dialect.one_writer:
+    if flags.connections.dialect.one_writer:
         pytest.skip("with one writer, rows are not held one by one")
     done, first, holding, free = [], threading.Event(), threading.Event(), threading.Event()
 
@@ -1033,7 +1033,7 @@ def test_a_row_that_is_held_when_it_is_to_be_settled_hinders_no_other_and_is_set
     work.raise_many([(n,) for n in range(6)])
     held_id = only(flags, key='{"n":2}').id
     swept = []
-    sweeper = threading.Thread(target=lambda: (swept.append(flags.sweep()), flags.store.close_thread(), free.set()))
+    sweeper = threading.Thread(target=lambda: (swept.append(flags.sweep()), flags.connections.close_thread(), free.set()))
     sweeper.start()
     assert first.wait(10)
     with held(client, "UPDATE flagsweep_flag SET generation = generation WHERE id = ?", held_id):
@@ -1056,7 +1056,7 @@ def test_sweeping_within_an_open_transaction_is_refused(flags):
 
 
 def test_the_dialect_knows_how_rows_are_claimed_seen_and_leased(flags):
-    dialect = flags.store.dialect
+    dialect = flags.connections.dialect
     assert dialect.one_writer is not dialect.shared, "many hosts, many writers"
     assert dialect.shared is (flags.path is None)
 
@@ -1124,7 +1124,7 @@ def site_at(tmp_path, spawn):
 
     yield site_at
     for site in sites:
-        site.flags.store.close_thread()
+        site.flags.connections.close_thread()
         site.close()
 
 
@@ -1166,7 +1166,7 @@ def test_a_killed_consumer_loses_nothing_on_any_pair(request, site_at, queue_at,
 
 
 def test_a_flag_that_another_program_inserts_is_seen_before_the_minutes_sweep(site_at, url, client, until):
-    notify = {} if site_at(url).flags.store.dialect.notify == "off" else {"notify": "trigger"}
+    notify = {} if site_at(url).flags.connections.dialect.notify == "off" else {"notify": "trigger"}
     site = site_at(url, **notify)
     columns = "kind, key, payload, priority, due_at, raised_at"
     with running(site.flags, until):
@@ -1186,7 +1186,7 @@ def test_a_raise_is_seen_before_the_minutes_sweep_and_own_rows_too(site, until):
 
 
 def test_a_second_consumer_waits_and_takes_over_when_the_first_is_killed(site, until, tmp_path):
-    if not site.flags.store.dialect.shared:
+    if not site.flags.connections.dialect.shared:
         pytest.skip("a second consumer beside a file is refused")
     site.raise_("work", 0)
     first = site.consume()
@@ -1209,7 +1209,7 @@ def test_a_second_consumer_waits_and_takes_over_when_the_first_is_killed(site, u
 @pytest.mark.slow
 def test_two_sweepers_both_work_and_no_flag_runs_twice(site_at, url, until):
     site = site_at(url, sweepers=2)
-    if not site.flags.store.dialect.shared:
+    if not site.flags.connections.dialect.shared:
         pytest.skip("one consumer sweeps a file")
     both = [site.consume(), site.consume()]
     for child in both:
@@ -1227,7 +1227,7 @@ def test_two_sweepers_both_work_and_no_flag_runs_twice(site_at, url, until):
 
 @pytest.mark.slow
 def test_connections_that_are_cut_while_it_works_lose_nothing_and_repeat_no_effect(site, client, until):
-    if not site.flags.store.dialect.shared:
+    if not site.flags.connections.dialect.shared:
         pytest.skip("a file has no connections that somebody could cut")
     site.raise_many("exact", range(60), do="effect")
     site.raise_many("work", range(200), do="slow", seconds=0.02)
@@ -1235,7 +1235,7 @@ def test_connections_that_are_cut_while_it_works_lose_nothing_and_repeat_no_effe
     for done in (10, 80, 150):
         until(lambda done=done: len(site.journal.flags("end")) >= done, LONG)
         assert client.cut_others() > 0
-    site.flags.store.close_thread()
+    site.flags.connections.close_thread()
     until(site.is_idle, LONG, every=0.1)
     ledger = Ledger(site.journal.events())
     assert (ledger.lost(), ledger.overlaps()) == ([], [])

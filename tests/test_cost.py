@@ -2,6 +2,8 @@
 
 import re
 from contextlib import contextmanager
+from importlib import import_module
+from pkgutil import iter_modules
 
 import pytest
 from peewee import BooleanField, Model
@@ -9,7 +11,8 @@ from playhouse.test_utils import assert_query_count, count_queries
 
 from flagsweep import Backoff, FlagSweep
 from flagsweep.config import SECOND
-from flagsweep.databases.sqlite import dialect as sqlite
+from flagsweep.databases import sqlite
+from flagsweep.databases.sqlite import flags as of_flags
 from flagsweep.sweep.claims import Step
 from flagsweep.testing import FakeClock
 
@@ -23,30 +26,30 @@ class Site:
     def __init__(self, path):
         self.flags = FlagSweep(path, clock=FakeClock(NOW))
         self.flags.init()
-        self.store = self.flags.store
+        self.store, self.verbs = self.flags.store, self.flags.verbs
         self.handler = self.flags.handler("work", backoff=Backoff())(lambda n: None)
         self.flags.database.connect()
-        self.store.engine.connect()
+        self.store.connections.engine.connect()
 
     def fill(self, count, kind="work", priority=0, due=NOW, state="waiting", start=1_000_000):
         """Put many flags up, in one statement each thousand."""
         items = [f'{{"n":{n}}}' for n in range(start, start + count)]
         chunks = ["[" + ",".join(items[at : at + 1000]) + "]" for at in range(0, count, 1000)]
-        assert self.store.raise_many(kind, chunks, priority, due, NOW) == {"new": count}
+        assert self.verbs.raise_many(kind, chunks, priority, due, NOW) == {"new": count}
         if state != "waiting":
             ask(self, "UPDATE flagsweep_flag SET state = ?, claimed_by = 99, claim_token = 99, claimed_generation = 1", state)
 
     def cycle(self, limit):
         """Look what is due, claim and lower it, as a sweep does; return how many flags that was."""
-        with self.store.write():
+        with self.store.connections.write():
             due = [(p, kind) for kind, p, earliest in self.store.agenda(["work", "other"]) if earliest <= NOW]
             (priority, kind) = max(due)
             taken = self.store.claim(kind, priority, limit, ME, NOW)
-        with self.store.write():
+        with self.store.connections.write():
             return self.store.lower([each.id for each in taken], taken[0].token)[0]
 
     def close(self):
-        self.store.close_thread()
+        self.store.connections.close_thread()
 
 
 @pytest.fixture
@@ -57,7 +60,7 @@ def site(db_path):
 
 
 def ask(site, statement, *arguments):
-    return site.store.engine.execute_sql(statement, arguments).fetchall()
+    return site.store.connections.engine.execute_sql(statement, arguments).fetchall()
 
 
 # Statements.
@@ -94,7 +97,7 @@ def test_claiming_and_lowering_takes_as_many_statements_for_one_flag_as_for_a_th
     statements(site, 1)
     site.fill(1)
     few, many = statements(site, 1), statements(site, 1000)
-    assert few == many <= 10
+    assert few + 1 == many <= 10, "a few are claimed and returned by one statement, many by two"
 
 
 def test_a_sweep_takes_fewer_statements_than_a_tenth_of_its_flags(site):
@@ -126,24 +129,25 @@ CLAIMED = r"USING (COVERING )?INDEX flagsweep_claimed \(claimed_by=\?( AND claim
 DUE = r"USING (COVERING )?INDEX flagsweep_waiting \(kind=\? AND priority=\? AND due_at<\?\)"
 
 HOT = {
-    "agenda": (sqlite._AGENDA, [WAITING]),
-    "claim": (sqlite._CLAIM, [BY_ID, DUE]),
-    "claimed rows": (sqlite._CLAIMED_ROWS, [CLAIMED]),
-    "claimed ids": (sqlite._CLAIMED_IDS, [CLAIMED]),
-    "claimed row": (sqlite._CLAIMED_ROW, [BY_ID]),
-    "lower": (sqlite._LOWER, [BY_ID]),
-    "lower bumped": (sqlite._LOWER_BUMPED, [BY_ID]),
-    "settle one": (sqlite._SETTLE_ONE, [BY_ID]),
-    "release": (sqlite._RELEASE, [BY_ID]),
-    "claimed by": (sqlite._CLAIMED_BY, [CLAIMED]),
-    "retry": (sqlite._RETRY, [BY_ID]),
-    "record dead": (sqlite._RECORD_DEAD, [BY_ID]),
-    "drop dead": (sqlite._DROP_DEAD, [BY_ID]),
-    "progress": (sqlite._PROGRESS, [BY_ID]),
-    "raise": (sqlite._RAISE, []),
-    "raise many": (sqlite._RAISE_MANY, []),
-    "discover": (sqlite._DISCOVER, []),
-    "kinds": (sqlite._KINDS, [WAITING]),
+    "agenda": (of_flags.AGENDA, [WAITING]),
+    "claim": (of_flags.CLAIM, [BY_ID, DUE]),
+    "claim of a few": (of_flags.CLAIM_FEW, [BY_ID, DUE]),
+    "claimed rows": (of_flags.CLAIMED_ROWS, [CLAIMED]),
+    "claimed ids": (of_flags.CLAIMED_IDS, [CLAIMED]),
+    "claimed row": (of_flags.CLAIMED_ROW, [BY_ID]),
+    "lower": (of_flags.LOWER, [BY_ID]),
+    "lower bumped": (of_flags.LOWER_BUMPED, [BY_ID]),
+    "settle one": (of_flags.SETTLE_ONE, [BY_ID]),
+    "release": (of_flags.RELEASE, [BY_ID]),
+    "claimed by": (of_flags.CLAIMED_BY, [CLAIMED]),
+    "retry": (of_flags.RETRY, [BY_ID]),
+    "record dead": (of_flags.RECORD_DEAD, [BY_ID]),
+    "drop dead": (of_flags.DROP_DEAD, [BY_ID]),
+    "progress": (of_flags.PROGRESS, [BY_ID]),
+    "raise": (of_flags.RAISE, []),
+    "raise many": (of_flags.RAISE_MANY, []),
+    "discover": (of_flags.DISCOVER, []),
+    "kinds": (of_flags.KINDS, [WAITING]),
 }
 
 
@@ -164,7 +168,7 @@ def planned(request, tmp_path_factory):
 def plan_of(site, statement):
     names = re.findall(r":\w+", statement)
     arguments = {name[1:]: None for name in names} if names else [None] * statement.count("?")
-    return [row[3] for row in site.store.engine.execute_sql("EXPLAIN QUERY PLAN " + statement, arguments).fetchall()]
+    return [row[3] for row in site.store.connections.engine.execute_sql("EXPLAIN QUERY PLAN " + statement, arguments).fetchall()]
 
 
 @pytest.mark.parametrize("name", HOT)
@@ -181,13 +185,15 @@ def test_every_hot_statement_uses_its_index_and_scans_no_table(planned, name):
 
 def test_the_plans_of_all_statements_are_looked_at():
     """A statement that is new must be looked at here, or be named as one that is allowed to take its time."""
-    slow = {"_COUNTS", "_LATEST_RAISE", "_DAMAGED", "_CLAIMERS", "_CLAIMS_OF"}
-    texts = {name: value for name, value in vars(sqlite).items() if isinstance(value, str) and name.startswith("_")}
-    whole = {name for name, text in texts.items() if re.match(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b", text)}
-    assert whole - slow == {name for name in whole if texts[name] in [statement for statement, _ in HOT.values()]}
+    slow = {"COUNTS", "LATEST_RAISE", "DAMAGED", "CLAIMERS", "CLAIMS_OF"}
+    modules = [import_module(f"{sqlite.__name__}.{each.name}") for each in iter_modules(sqlite.__path__)]
+    named = {name: value for module in modules for name, value in vars(module).items() if isinstance(value, str)}
+    whole = {name for name, text in named.items() if re.match(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b", text)}
+    assert slow < whole
+    assert whole - slow == {name for name in whole if named[name] in [statement for statement, _ in HOT.values()]}
 
 
-@pytest.mark.parametrize("statement", [sqlite._CLAIMERS, sqlite._CLAIMS_OF])
+@pytest.mark.parametrize("statement", [of_flags.CLAIMERS, of_flags.CLAIMS_OF])
 def test_who_has_claimed_what_is_read_from_the_index_of_the_claimed_alone(planned, statement):
     on_flags = [step for step in plan_of(planned, statement) if "flagsweep_flag" in step]
     assert on_flags and all("INDEX flagsweep_claimed" in step for step in on_flags)
@@ -203,9 +209,9 @@ def test_looking_for_own_rows_asks_for_their_flags_by_kind_and_key(site):
     site.flags.database.create_tables([Person])
     greet = site.flags.when(Person.owed, kind="greet")(lambda person: None)
     seen = []
-    connection = site.store.engine.connection()
+    connection = site.store.connections.engine.connection()
     connection.set_trace_callback(seen.append)
-    greet.rows.find(site.store.engine, site.store.dialect, greet.kind, 100)
+    greet.rows.find(site.store.connections.engine, site.store.connections.dialect, greet.kind, 100)
     connection.set_trace_callback(None)
     (query,) = [text for text in seen if "person" in text]
     plan = [row[3] for row in connection.execute("EXPLAIN QUERY PLAN " + query)]
@@ -233,7 +239,7 @@ def steps(database):
 def cost_of_a_cycle(site):
     """Return the steps of claiming and lowering a hundred flags that are due."""
     site.fill(100, start=0)
-    with steps(site.store.engine) as count:
+    with steps(site.store.connections.engine) as count:
         assert site.cycle(100) == 100
     return count[0]
 
@@ -266,11 +272,11 @@ def analyze(site, claimed):
     site.fill(1000, start=0)
     if not claimed:
         ask(site, "ANALYZE")
-    with site.store.write():
+    with site.store.connections.write():
         taken = site.store.claim("work", 0, 1000, ME, NOW)
     if claimed:
         ask(site, "ANALYZE")
-    with site.store.write():
+    with site.store.connections.write():
         site.store.lower([each.id for each in taken], taken[0].token)
 
 
@@ -294,8 +300,8 @@ def test_claiming_costs_the_same_beside_twenty_thousand(site, alone, crowd, anal
 
 def test_the_measure_sees_a_query_that_reads_what_it_need_not(site, monkeypatch):
     """The control: one order over kind and priority, which a first sketch would have, reads every future flag."""
-    slow = sqlite._CLAIM.replace("AND priority = ? AND due_at <= ?", "AND priority >= ? AND due_at + 0 <= ?")
-    monkeypatch.setattr(sqlite, "_CLAIM", slow)
+    slow = of_flags.CLAIM.replace("AND priority = ? AND due_at <= ?", "AND priority >= ? AND due_at + 0 <= ?")
+    monkeypatch.setattr(of_flags, "CLAIM", slow)
     before = cost_of_a_cycle(site)
     site.fill(MANY, priority=50, due=FUTURE)
     assert cost_of_a_cycle(site) > 2 * before
@@ -316,12 +322,12 @@ def test_a_raise_costs_the_same_beside_twenty_thousand(site):
 def test_a_failed_attempt_costs_the_same_beside_twenty_thousand(site):
     def cost():
         site.fill(1, start=0, due=NOW - 1)
-        with site.store.write():
+        with site.store.connections.write():
             (flag,) = site.store.claim("work", 0, 1, ME, NOW)
         step = Step("waiting", 1, FUTURE, 1, FUTURE, error="x")
-        with site.store.write(), steps(site.store.engine) as count:
+        with site.store.connections.write(), steps(site.store.connections.engine) as count:
             site.store.settle_one(flag.id, flag.token, step, NOW)
-        site.store.lower_one("work", flag.key, NOW)
+        site.verbs.lower_one("work", flag.key, NOW)
         return count[0]
 
     empty = cost()
@@ -334,7 +340,7 @@ def test_looking_what_is_due_costs_by_the_priorities_in_use_and_not_by_the_flags
         site.fill(10, priority=priority, due=FUTURE, start=(priority + 5) * 100)
 
     def cost():
-        with steps(site.store.engine) as count:
+        with steps(site.store.connections.engine) as count:
             assert len(site.store.agenda(["work"])) == 10
         return count[0]
 
@@ -346,7 +352,7 @@ def test_looking_what_is_due_costs_by_the_priorities_in_use_and_not_by_the_flags
 
 def test_naming_the_kinds_that_wait_costs_by_the_kinds_and_not_by_the_flags(site):
     def cost():
-        with steps(site.store.engine) as count:
+        with steps(site.store.connections.engine) as count:
             assert site.store.waiting_kinds() == ["a", "b"]
         return count[0]
 

@@ -14,7 +14,9 @@ import pytest
 import work as work_module
 from work import Event, Ledger, Work, command, is_sound
 
+from flagsweep.consumer.host import OWN
 from flagsweep.consumer.membership import Enlisted
+from flagsweep.consumer.terms import RUN
 from flagsweep.testing import POINTS, drain
 
 THREADS, BATCH = 4, 20
@@ -65,15 +67,15 @@ def settle(site, until):
 def died_with_claims(site, flags):
     """Have a consumer die that was running the first of these flags and had claimed them all, without starting a process."""
     store, clock = site.flags.store, site.flags.clock
-    dead = Enlisted(store, site.flags.path, clock, "run")
-    with store.write():
+    dead = Enlisted(site.flags._duties(), RUN, OWN)
+    with store.connections.write():
         claimed = store.claim("work", 0, flags, dead.id, clock.now())
     slot = dead.box.slot()
     dead.box.cells[slot], dead.box.cells[slot + 1] = claimed[0].id, claimed[0].token
     dead.box.forget()
     dead._crash_log._file.close()
     dead._close_lease()
-    store.close_engine()
+    store.connections.close_engine()
     return claimed
 
 

@@ -12,11 +12,11 @@ from peewee import BooleanField, CharField, Model
 from rig import FakeClock, lane_of, let_go
 
 from flagsweep import DatabaseAway, Discard, FlagSweep, NotReady, Snooze
-from flagsweep.databases.dialect import RolledBack
-from flagsweep.databases.mysql.dialect import Mysql
-from flagsweep.databases.postgresql.dialect import Postgresql
-from flagsweep.databases.sqlite.dialect import Sqlite
-from flagsweep.models import explain
+from flagsweep.databases.connections import explain
+from flagsweep.databases.errors import RolledBack
+from flagsweep.databases.mysql import Mysql
+from flagsweep.databases.postgresql import Postgresql
+from flagsweep.databases.sqlite import Sqlite
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def flags(url, tmp_path):
     flags = FlagSweep(url, clock=FakeClock(), threads=2, state_dir=str(tmp_path / "state"))
     flags.init()
     yield flags
-    flags.store.close_thread()
+    flags.connections.close_thread()
     let_go(tmp_path)
 
 
@@ -110,27 +110,27 @@ def test_a_flag_that_cannot_be_settled_fails_alone_and_no_other_runs_again(flags
 
 def test_a_swallowed_error_makes_a_commit_fail_and_not_pass_for_one(flags):
     """PostgreSQL answers such a COMMIT with ROLLBACK, and no error."""
-    if flags.store.dialect.one_writer:
-        with pytest.raises(peewee.OperationalError), flags.store.write() as db:
+    if flags.connections.dialect.one_writer:
+        with pytest.raises(peewee.OperationalError), flags.connections.write() as db:
             db.execute_sql("ROLLBACK")
         return
     flags.handler("work")(lambda: None).raise_flag()
-    with pytest.raises(RolledBack), flags.store.write() as db:
+    with pytest.raises(RolledBack), flags.connections.write() as db:
         db.execute_sql("UPDATE flagsweep_flag SET priority = 7")
-        if flags.store.dialect.name == "PostgreSQL":
+        if flags.connections.dialect.name == "PostgreSQL":
             with pytest.raises(peewee.ProgrammingError):
                 db.execute_sql("SELECT * FROM missing")
         else:
             db.execute_sql("ROLLBACK")
     assert flags.find()[0].priority == 0
-    with flags.store.write():
+    with flags.connections.write():
         pass
 
 
 def test_what_a_turn_that_was_rolled_back_would_have_claimed_counts_once(flags, monkeypatch):
     """The limit of a sweep is for what it claims, not for what it tries to."""
     flags.handler("work")(lambda n: None).raise_many([{"n": n} for n in range(10)])
-    take, failed = flags.store.dialect.claim, []
+    take, failed = flags.connections.dialect.claim, []
 
     def claim_and_fail(*arguments):
         taken = take(*arguments)
@@ -139,7 +139,7 @@ def test_what_a_turn_that_was_rolled_back_would_have_claimed_counts_once(flags, 
             raise ValueError("no")
         return taken
 
-    monkeypatch.setattr(flags.store.dialect, "claim", claim_and_fail)
+    monkeypatch.setattr(flags.connections.dialect, "claim", claim_and_fail)
     assert flags.sweep(limit=6)["lowered"] == 6
     assert len(flags.find()) == 4
 
@@ -217,15 +217,15 @@ def speaks_german(url, tmp_path):
         flags.init()
         flags.handlers["work"].raise_many([{"n": n} for n in range(3)])
         with pytest.raises(peewee.ProgrammingError) as no_table:
-            flags.store.engine.execute_sql("SELECT * FROM nowhere")
+            flags.connections.engine.execute_sql("SELECT * FROM nowhere")
         assert any(word in str(no_table.value) for word in ("existiert nicht", "nicht gefunden", "Tabelle"))
-        assert not flags.store.dialect.is_away(no_table.value)
+        assert not flags.connections.dialect.is_away(no_table.value)
         busy = waiting_error(flags, url)
-        assert flags.store.dialect.is_busy(busy) and flags.store.dialect.is_away(busy)
+        assert flags.connections.dialect.is_busy(busy) and flags.connections.dialect.is_away(busy)
         assert not any(word in str(busy) for word in ("timeout", "deadlock"))
         assert flags.sweep() == {"lowered": 3}
     finally:
-        flags.store.close_thread()
+        flags.connections.close_thread()
 
 
 def waiting_error(flags, url):
@@ -236,14 +236,14 @@ def waiting_error(flags, url):
         client.ask("UPDATE flagsweep_flag SET priority = 0")
         client.ask("SELECT * FROM flagsweep_flag FOR UPDATE")
         short = "SET lock_timeout = 50" if client.scheme == "postgresql" else "SET innodb_lock_wait_timeout = 1"
-        flags.store.engine.execute_sql(short)
+        flags.connections.engine.execute_sql(short)
         with pytest.raises(peewee.OperationalError) as caught:
-            flags.store.engine.execute_sql("UPDATE flagsweep_flag SET priority = 1")
+            flags.connections.engine.execute_sql("UPDATE flagsweep_flag SET priority = 1")
         return caught.value
     finally:
         client.ask("ROLLBACK")
         client.close()
-        flags.store.close_engine()
+        flags.connections.close_engine()
 
 
 def coded(kind, text, **attributes):
@@ -324,7 +324,7 @@ def test_text_that_the_sites_character_set_lacks_is_kept_and_no_other_flag_runs_
             if how in ("fail", "discard"):
                 assert client.ask("SELECT reason FROM flagsweep_history") == [(text,)]
     finally:
-        flags.store.close_thread()
+        flags.connections.close_thread()
 
 
 @contextmanager

@@ -19,9 +19,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from flagsweep import Backoff, FlagSweep
 from flagsweep.config import SECOND
 from flagsweep.consumer.blame import charge
-from flagsweep.databases.sqlite import dialect as sqlite
+from flagsweep.databases.sqlite import flags as texts
 from flagsweep.sweep.claims import CRASHES
-from flagsweep.sweep.perform import Failed, Parked, Snoozed, plan
+from flagsweep.sweep.outcomes import Failed, Parked, Snoozed
 from flagsweep.testing import FakeClock
 
 NOW = 1_767_225_600 * SECOND  # 2026-01-01 00:00 UTC
@@ -103,7 +103,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.clock = FakeClock(NOW)
         self.flags = FlagSweep(path, clock=self.clock)
         self.flags.init()
-        self.store = self.flags.store
+        self.store, self.verbs = self.flags.store, self.flags.verbs
         options = {"max_attempts": MAX_ATTEMPTS, "backoff": Backoff(first=FIRST, factor=2, cap=CAP, jitter=0)}
         self.handlers = {kind: self.flags.handler(kind, **options)(lambda: None) for kind in ("mail", "work")}
         self.flags.database.connect()
@@ -114,7 +114,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.used = set()
 
     def teardown(self):
-        self.store.close_thread()
+        self.store.connections.close_thread()
         self.look.close()
         self.folder.cleanup()
 
@@ -154,14 +154,14 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule(kind=KINDS, key=KEYS, delay=DELAYS, priority=PRIORITIES)
     def raise_flag(self, kind, key, delay, priority):
-        raised = self.store.raise_(kind, key, "{}", priority, self.now + delay * SECOND, self.now)
+        raised = self.verbs.raise_(kind, key, "{}", priority, self.now + delay * SECOND, self.now)
         assert raised.how == self._raised((kind, key), delay, priority)
         assert raised.id == self.up[kind, key].id
 
     @rule(kind=KINDS, keys=st.lists(KEYS, max_size=4), delay=DELAYS, priority=PRIORITIES)
     def raise_many(self, kind, keys, delay, priority):
         chunk = "[" + ",".join(f'["{key}","{{}}"]' for key in keys) + "]"
-        counts = self.store.raise_many(kind, [chunk], priority, self.now + delay * SECOND, self.now)
+        counts = self.verbs.raise_many(kind, [chunk], priority, self.now + delay * SECOND, self.now)
         assert counts == Counter(self._raised((kind, key), delay, priority) for key in keys)
 
     @precondition(lambda self: self.held)
@@ -182,7 +182,7 @@ class Lifecycle(RuleBasedStateMachine):
         due = [priority for _, priority, earliest in agenda if earliest <= self.now]
         if not due:
             return
-        with self.store.write():
+        with self.store.connections.write():
             taken = self.store.claim(kind, max(due), limit, consumer, self.now)
         ready = [flag for flag in waiting if flag.priority == max(due) and flag.due <= self.now]
         assert [each.id for each in taken] == [flag.id for flag in sorted(ready, key=lambda f: (f.due, f.id))][:limit]
@@ -195,7 +195,7 @@ class Lifecycle(RuleBasedStateMachine):
     def _settle(self, claim, outcome):
         """Settle in the database; return whether the claim still held."""
         flag = claim.flag
-        with self.store.write():
+        with self.store.connections.write():
             if outcome == "success":
                 return self.store.lower([flag.id], flag.token) != (0, 0)
             if outcome == "release":
@@ -207,7 +207,7 @@ class Lifecycle(RuleBasedStateMachine):
                 "snooze": Snoozed(30),
                 "parked": Parked("odd"),
             }[outcome]
-            step = plan(self.handlers[flag.kind], flag, met, self.now)
+            step = met.step(self.handlers[flag.kind], flag, self.now)
             return self.store.settle_one(flag.id, flag.token, step, self.now) is not None
 
     @precondition(lambda self: self.held)
@@ -361,17 +361,17 @@ def test_the_machine_holds_for_long_lives():
 
 BUGS = {
     "a raise that does nothing to a flag that is up": (
-        "_RAISE",
+        "RAISE",
         "INSERT INTO flagsweep_flag AS flag (kind, key, payload, priority, due_at, raised_at) VALUES (?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (kind, key) DO UPDATE SET payload = excluded.payload RETURNING id, raised_as",
     ),
-    "lowering without a look at the generation": ("_LOWER", sqlite._LOWER.replace("AND generation = claimed_generation", "")),
+    "lowering without a look at the generation": ("LOWER", texts.LOWER.replace("AND generation = claimed_generation", "")),
     "settling without the token": (
-        "_SETTLE_ONE",
-        sqlite._SETTLE_ONE.replace("AND claim_token = :token", "AND state = 'claimed'"),
+        "SETTLE_ONE",
+        texts.SETTLE_ONE.replace("AND claim_token = :token", "AND state = 'claimed'"),
     ),
-    "a bumped flag that is buried": ("_SETTLE_ONE", sqlite._SETTLE_ONE.replace("generation > claimed_generation", "false")),
-    "a rescue that forgets bumped flags": ("_CLAIMED_BY", sqlite._CLAIMED_BY + " AND generation = claimed_generation"),
+    "a bumped flag that is buried": ("SETTLE_ONE", texts.SETTLE_ONE.replace("generation > claimed_generation", "false")),
+    "a rescue that forgets bumped flags": ("CLAIMED_BY", texts.CLAIMED_BY + " AND generation = claimed_generation"),
 }
 
 
@@ -379,9 +379,9 @@ BUGS = {
 @pytest.mark.parametrize("bug", BUGS)
 def test_the_machine_finds(bug):
     name, statement = BUGS[bug]
-    assert statement != getattr(sqlite, name)
+    assert statement != getattr(texts, name)
     quick = settings(
         TestLifecycle.settings, max_examples=400, stateful_step_count=80, phases=[Phase.generate], database=None, derandomize=True
     )
-    with mock.patch.object(sqlite, name, statement), pytest.raises(AssertionError):
+    with mock.patch.object(texts, name, statement), pytest.raises(AssertionError):
         run_state_machine_as_test(Lifecycle, settings=quick)

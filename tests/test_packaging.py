@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ASIDE = {"tests", "examples", "benchmarks", "docs", "build", "dist"}
-NEEDED = {"__init__", "__main__", "app", "models", "tasks", "config", "cli", "testing/__init__"}
+NEEDED = {"__init__", "__main__", "app", "models", "tasks", "config", "cli"}
 
 
 def _is_ours(path):
@@ -23,7 +23,9 @@ def _is_ours(path):
 
 
 SOURCES = {path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py") if _is_ours(path)}
-MODULES = sorted(path.stem for path in ROOT.glob("*.py") if not path.stem.startswith("__"))
+MODULES = sorted({source.split("/")[0].removesuffix(".py") for source in SOURCES} - {"__init__", "__main__"})
+"""Our modules and folders at the top, by which a site may call its own modules."""
+EVERY = sorted(source.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for source in SOURCES if "/" in source)
 
 
 def _run(*command, **options):
@@ -67,6 +69,10 @@ def test_installing_the_wheel_leaves_a_sites_own_modules_as_they_are(site):
     assert {(site / f"{name}.py").read_text() for name in MODULES} == {"OWNER = 'the site'\n"}
 
 
+def _file_of(module):
+    return f"{module}.py" if f"{module}.py" in SOURCES else f"{module}/__init__.py"
+
+
 IMPORTS_BOTH = """
 import importlib, json, sys
 files = {name: importlib.import_module(name).__file__ for name in sys.argv[1:]}
@@ -80,7 +86,7 @@ def test_a_site_and_flagsweep_each_import_their_own(site, env, first):
     order = theirs + ours if first == "the site" else ours + theirs
     files = json.loads(_run("-c", IMPORTS_BOTH, *order, cwd=site, env=env))
     expected = {name: site / f"{name}.py" for name in theirs}
-    expected |= {f"flagsweep.{name}": site / "flagsweep" / f"{name}.py" for name in MODULES}
+    expected |= {f"flagsweep.{name}": site / "flagsweep" / _file_of(name) for name in MODULES}
     expected |= {"flagsweep": site / "flagsweep" / "__init__.py"}
     assert {name: Path(file) for name, file in files.items()} == expected
 
@@ -94,17 +100,19 @@ def _names_by_file():
     names: dict[str, set[str]] = {}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__dict__", {}).get("__file__")
-        if file and (path := Path(file).resolve()).is_relative_to(ROOT) and not _is_hidden(path):
+        if file and (path := Path(file).resolve()).is_relative_to(ROOT) and not _is_made(path):
             names.setdefault(path.relative_to(ROOT).as_posix(), set()).add(name)
     return names
 
 
-def _is_hidden(path):
-    return path.relative_to(ROOT).parts[0].startswith(".")
+def _is_made(path):
+    """Whether a path belongs to what `make` made, such as a virtual environment."""
+    first = path.relative_to(ROOT).parts[0]
+    return first == "build" or first.startswith(".")
 
 
 def test_no_file_of_ours_is_loaded_under_two_names():
-    for name in MODULES:
+    for name in [*MODULES, *EVERY]:
         importlib.import_module(f"flagsweep.{name}")
     names = _names_by_file()
     # A module of tests may be collected, and be imported by the fault suite, which uses what it has.
@@ -112,7 +120,7 @@ def test_no_file_of_ours_is_loaded_under_two_names():
     assert {file: found for file, found in shared.items() if len(found) > 1} == {}
     ours = {file: found for file, found in names.items() if file in SOURCES}
     assert ours.pop("__init__.py") == {"flagsweep"}
-    assert {f"{name}.py": {f"flagsweep.{name}"} for name in MODULES}.items() <= ours.items()
+    assert set(ours) == SOURCES - {"__init__.py", "__main__.py"}
 
 
 def test_the_guard_against_two_names_sees_a_second_one(monkeypatch):

@@ -14,8 +14,8 @@ from flagsweep import FlagSweep
 OTHER = 65534
 AS_ANOTHER = """
 import os, sys
-import flagsweep.cli, flagsweep.operations.doctor.examine, flagsweep.consumer.runner
-import flagsweep.queues.client, rich.table, rich.console, rich.progress
+import flagsweep.cli, flagsweep.operations.doctor.examine, flagsweep.consumer.runner, flagsweep.queues.client
+import rich.table, rich.console, rich.progress
 b"x".decode("unicode_escape"), "x".encode("idna")
 os.setgroups([]); os.setgid(%d); os.setuid(%d)
 sys.argv = ["flagsweep", *sys.argv[1:]]
@@ -105,7 +105,7 @@ def test_no_link_in_the_place_of_a_lease_is_followed(folder, command):
 def test_a_user_without_a_home_is_told_of_state_dir(folder, command, postgres_url, home):
     flags = FlagSweep(postgres_url)
     flags.init()
-    flags.store.close_thread()
+    flags.connections.close_thread()
     where = {"database": postgres_url, "HOME": home, "XDG_STATE_HOME": None, "uid": 12345}
     for words in (["status"], ["list"], ["doctor"]):
         looked = command(*words, **where)

@@ -25,6 +25,7 @@ from typing import NamedTuple
 from peewee import BooleanField, DatabaseError, IntegerField, Model
 
 from flagsweep import Discard, FlagSweep, FlagSweepError, Retry, Snooze, testing
+from flagsweep.sweep.threads import Pool
 
 LIMIT = 30.0  # seconds for which a handler waits at the most: a test that fails must not leave it waiting
 
@@ -176,6 +177,16 @@ class Work:
         if flag.attempt == 1:
             self._wait(n, seconds, f"{self.journal.path}.never", flag)
         time.sleep(seconds)
+
+    def _let_none_start_once(self, n, seconds, gate, flag):
+        """Have each thread that a lane starts from now on neither start nor fail."""
+        if flag.attempt == 1:
+            start, never = threading.Thread.start, threading.Event()
+
+            def hang(thread):
+                never.wait() if thread.name.startswith("flagsweep-") else start(thread)  # Huey may be starting its own just now.
+
+            Pool.START, threading.Thread.start = 0.3, hang
 
     def _spin_once(self, n, seconds, gate, flag):
         """Never give up the interpreter, on the first attempt: a regular expression that backtracks without end."""

@@ -80,7 +80,7 @@ def flags(url, tmp_path):
     flags = FlagSweep(url, threads=2, state_dir=str(tmp_path / "state"))
     flags.init()
     yield flags
-    flags.store.close_thread()
+    flags.connections.close_thread()
     let_go(tmp_path)
 
 
@@ -93,9 +93,9 @@ def table(flags, **fields):
 
 
 def column_of(name, flags):
-    if name in ON_POSTGRES and flags.store.dialect.name != "PostgreSQL":
+    if name in ON_POSTGRES and flags.connections.dialect.name != "PostgreSQL":
         pytest.skip("PostgreSQL's alone")
-    if name == "json" and flags.store.dialect.name == "MySQL":
+    if name == "json" and flags.connections.dialect.name == "MySQL":
         pytest.skip("Peewee writes CAST(... AS JSON), which MariaDB does not know")
     make, value, other = {**COLUMNS, **ON_POSTGRES}[name]
     return make(null=True), value, other
@@ -256,7 +256,7 @@ def test_a_row_that_the_site_holds_waits_alone_and_is_done_after(flags, client, 
     finally:
         flags.stop()
         runner.join(20)
-        flags.store.close_thread()
+        flags.connections.close_thread()
 
 
 @pytest.mark.parametrize("url", ["postgresql", "mysql"], indirect=True)

@@ -18,9 +18,11 @@ from rig import plain
 from work import Ledger, Work, command, freeze, is_sound, running
 
 from flagsweep import LeaseHeld
-from flagsweep.consumer.file_lease import RUN, BlackBox, Lease
+from flagsweep.consumer.file_lease import RUN, Lease
 from flagsweep.consumer.membership import Enlisted
-from flagsweep.sweep.claims import Store
+from flagsweep.consumer.terms import RUN as RUN_TERMS
+from flagsweep.databases.identity import OpenFiles
+from flagsweep.sweep.blackbox import BlackBox
 
 HOLD = """
 import sys, time
@@ -415,8 +417,8 @@ flags.sweep()
 
 
 def test_a_log_that_is_written_back_or_used_by_others_is_no_log_that_was_replaced(site, until, monkeypatch):
-    looks, lost = [], Store.lost
-    monkeypatch.setattr(Store, "lost", lambda store: looks.append(lost(store)) or looks[-1])
+    looks, lost = [], OpenFiles.lost
+    monkeypatch.setattr(OpenFiles, "lost", lambda files: looks.append(lost(files)) or looks[-1])
     with running(site.flags, until):
         for number, statement in enumerate(["VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)", "PRAGMA journal_mode = WAL"]):
             plain(site.flags.path, statement)
@@ -442,7 +444,7 @@ def test_a_database_reached_through_a_link_has_the_same_lease(site, consume, unt
     there = Work(link, tmp_path / "journal")
     with running(there.flags, until):
         with pytest.raises(LeaseHeld):
-            Enlisted(site.flags.store, site.flags.path, site.flags.clock, "run")
+            Enlisted(site.flags._duties(), RUN_TERMS)
         until(lambda: not there.flags.find())
         site.raise_("work", 1)
         until(site.is_idle, limit=2)

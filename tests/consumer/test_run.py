@@ -11,15 +11,16 @@ import threading
 import time
 from collections import Counter
 from contextlib import ExitStack, closing, contextmanager, suppress
+from types import SimpleNamespace
 
 import huey.consumer
 import pytest
 from work import Ledger, Work, command, is_sound, running
 
-import flagsweep.databases.opening
+import flagsweep.databases.sqlite.opening
 from flagsweep import DatabaseAway, LeaseHeld, NotReady
 from flagsweep.config import Clock
-from flagsweep.consumer.membership import Enlisted
+from flagsweep.consumer.rescue import Rescuer
 from flagsweep.sweep.threads import Pool
 
 STOPS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
@@ -71,7 +72,7 @@ def claim_many_behind_one(site, gate, until, do="wait"):
         site.raise_("slow", 1, do=do, gate=str(gate))
         site.raise_many("slow", range(2, 32))
     until(lambda: "slow:1" in site.journal.flags("start"))
-    assert len(site.flags.find(state="claimed")) > 1, "how many depends on how fast the first were"
+    until(lambda: len(site.flags.find(state="claimed")) > 1)  # How many depends on how fast the first were.
 
 
 @pytest.mark.parametrize("stop", STOPS)
@@ -356,13 +357,30 @@ def test_a_handler_that_lets_no_other_thread_go_on_ends_the_process_for_its_supe
     assert site.up() == {} and {"work:1", "mail:2"} <= set(site.journal.flags("end"))
 
 
+def test_a_consumer_ends_for_its_supervisor_where_a_thread_never_starts(site, consume, until):
+    """Python waits for ever for a thread in which memory ends before it could say that it has started."""
+    site.raise_("slow", 1, do="let_none_start_once")
+    child = consume(shutdown_timeout=0.2)
+    until(lambda: site.journal.flags("end"))
+    site.raise_("mail", 1)
+    assert child.wait(15) == 1
+    assert "lane mail is stuck: a thread has not started within 0.3 s" in child.log.read_text()
+    site.flags.sweep()
+    assert site.journal.flags("end") == ["slow:1", "mail:1"] and site.up() == {}
+
+
 def test_a_lane_is_in_trouble_once_a_thread_died_or_all_its_handlers_hang():
-    pool, now = Pool("slow", 2, None, None), time.monotonic()
+    pool, now = Pool("slow", 2, None, SimpleNamespace(id=1, box=None)), time.monotonic()
     pool.running = {1: (None, now - 9)}
     assert pool.trouble(5) is None, "a thread is free"
     pool.running[2] = (None, now - 3)
     assert pool.trouble(5) is None and pool.trouble(None) is None
     assert "more than 2 s" in pool.trouble(2)
+    pool._starting = now - 9
+    assert "more than 2 s" in pool.trouble(2)
+    pool._starting = now - 11
+    assert pool.trouble(None) == "a thread has not started within 10 s"
+    pool._starting = None
     pool._threads.append(threading.Thread(target=int))
     assert pool.trouble(None) is None, "it has not started yet"
     pool._threads[0].start()
@@ -431,10 +449,12 @@ def test_the_keeper_asks_for_sweeps_where_hueys_scheduler_is_stuck(make, until, 
     """And asks again where the queue lost what was asked for."""
     monkeypatch.setattr(huey.consumer.Scheduler, "loop", lambda scheduler, now=None: scheduler.stop_flag.wait())
     site = make(watch="off", clock=HastyClock())
+    lost = swallow_asks_of_the_start(site, monkeypatch)
     with running(site.flags, until):
-        until(lambda: site.flags.huey.pending_count() == 0)
-        swallow_one_ask(site, monkeypatch, until)
+        until(lambda: lost)
         site.raise_("work", 1)
+        until(site.is_idle, limit=4)
+        site.raise_("work", 2)
         until(site.is_idle, limit=4)
 
 
@@ -444,7 +464,7 @@ def test_a_chore_of_the_keeper_that_always_fails_hinders_no_other_and_is_told_of
     site = make(watch="off", clock=clock)
     with running(site.flags, until):
         until(lambda: site.flags.huey.pending_count() == 0)
-        monkeypatch.setattr(Enlisted, "rescue", lambda *_: failures.append(clock.monotonic()) or 1 / 0)
+        monkeypatch.setattr(Rescuer, "_others", lambda *_: failures.append(clock.monotonic()) or 1 / 0)
         site.raise_("work", 1)
         until(site.is_idle, limit=10)
         until(lambda: len(failures) > 2)
@@ -470,16 +490,18 @@ def test_no_handler_is_ended_as_hung_since_a_server_is_away(private_postgres, sp
     until(site.is_idle, limit=30)
     child.terminate()
     assert child.wait(10) == 0 and site.journal.flags("start") == ["work:1"]
-    site.flags.store.close_thread()
+    site.flags.connections.close_thread()
     site.close()
 
 
-def swallow_one_ask(site, monkeypatch, until):
-    """Have the queue lose the message of the next ask."""
+def swallow_asks_of_the_start(site, monkeypatch):
+    """Have the queue lose the messages of the first asks, one for each lane; return those."""
     enqueue, lost = site.flags.huey.storage.enqueue, []
-    monkeypatch.setattr(site.flags.huey.storage, "enqueue", lambda *args: lost.append(args) if not lost else enqueue(*args))
-    site.raise_("work", 0)
-    until(lambda: lost, limit=4)
+    lanes = len(site.flags.lane_names())
+    monkeypatch.setattr(
+        site.flags.huey.storage, "enqueue", lambda *args: lost.append(args) if len(lost) < lanes else enqueue(*args)
+    )
+    return lost
 
 
 # A database that cannot be written.
@@ -498,7 +520,7 @@ def complaints(caplog):
 
 
 def test_a_locked_database_is_waited_for_with_one_line_in_the_log(make, until, monkeypatch, caplog, tmp_path):
-    monkeypatch.setattr(flagsweep.databases.opening, "BUSY", 0.1)
+    monkeypatch.setattr(flagsweep.databases.sqlite.opening, "BUSY", 0.1)
     site = make()
     site.raise_many("mail", range(4), do="wait", gate=str(tmp_path / "gate"))
     site.raise_many("work", range(1000), do="slow", seconds=0.001)

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections import Counter
 from contextlib import closing
 
 import pytest
@@ -10,10 +11,13 @@ from rig import lane_of
 from work import Ledger, Work, command, freeze, running
 
 from flagsweep import FlagSweep
-from flagsweep.consumer.file_lease import BlackBox, leftovers
+from flagsweep.consumer.crash_log import leftovers
 from flagsweep.consumer.membership import Enlisted
 from flagsweep.consumer.session_lease import SessionLease
-from flagsweep.databases.dialect import DATABASE_ERRORS, news, read_news
+from flagsweep.consumer.terms import RUN
+from flagsweep.databases.errors import DATABASE_ERRORS
+from flagsweep.databases.news import news, read_news
+from flagsweep.sweep.blackbox import BlackBox
 
 
 @pytest.fixture(params=["postgres_url", "mysql_url"])
@@ -26,7 +30,7 @@ def server(request):
 def site(server, tmp_path):
     work = Work(server, tmp_path / "journal", state_dir=tmp_path / "state").prepare()
     yield work
-    work.flags.store.close_thread()
+    work.flags.connections.close_thread()
     work.close()
 
 
@@ -70,8 +74,8 @@ def test_a_living_consumers_flags_stay_its_own_whoever_sweeps(site, consume, unt
 
 def test_a_lease_that_was_lost_is_taken_again_but_claims_nothing_before_that_is_confirmed(site, until):
     store = site.flags.store
-    lease = SessionLease(store.session, store.dialect)
-    other = SessionLease(store.session, store.dialect)
+    lease = SessionLease(store.connections.session, store.connections.dialect)
+    other = SessionLease(store.connections.session, store.connections.dialect)
     try:
         lease.take(17)
         assert lease.take_name("lane mail 0") and lease.is_sure()
@@ -91,7 +95,7 @@ def test_a_lease_that_was_lost_is_taken_again_but_claims_nothing_before_that_is_
 def test_a_session_that_breaks_while_others_are_looked_at_is_a_lease_that_was_lost(site, until):
     """Whatever was asked when it broke, no new session may take its place without the locks."""
     store = site.flags.store
-    lease, other = (SessionLease(store.session, store.dialect) for _ in range(2))
+    lease, other = (SessionLease(store.connections.session, store.connections.dialect) for _ in range(2))
     try:
         lease.take(17)
         lease._db.connection().close()
@@ -117,7 +121,7 @@ def test_a_consumer_that_was_taken_for_dead_goes_on_under_a_new_id_with_its_trac
         site.flags.store.rescue(before, (), site.flags.clock.now())
         for file in leftovers(folder, before):
             file.unlink()
-        enlisted._lease._db.connection().close()
+        enlisted.leases.session._db.connection().close()
         until(lambda: enlisted.id != before and enlisted.may_claim("default"))
         assert sorted(folder.iterdir()) == sorted([*leftovers(folder, enlisted.id), folder / "lease"])
         site.raise_("work", 2)
@@ -140,10 +144,10 @@ def test_a_sweep_that_was_taken_for_dead_goes_on_under_a_new_id_and_runs_nothing
         client.cut_others()
     elsewhere = FlagSweep(server, state_dir=str(tmp_path / "elsewhere"))  # The kernel's word does not help it.
     elsewhere.handler("other")(lambda: None)
-    until(lambda: (elsewhere.sweep(), not site.flags.find(state="claimed"))[1], limit=20)
+    until(lambda: (elsewhere.sweep(), not site.flags.find(state="claimed"))[1], limit=20, every=0.1)
     child.send_signal(signal.SIGCONT)
-    until(lambda: (elsewhere.sweep(), "it is consumer" in child.log.read_text() or len(site.up()) == 2)[1], limit=20)
-    until(lambda: (elsewhere.sweep(), site.up().keys() == {"work:0", "work:1"})[1], limit=20)
+    until(lambda: (elsewhere.sweep(), "it is consumer" in child.log.read_text() or len(site.up()) == 2)[1], limit=20, every=0.1)
+    until(lambda: (elsewhere.sweep(), site.up().keys() == {"work:0", "work:1"})[1], limit=20, every=0.1)
     gate.touch()
     until(site.is_idle, limit=20)
     (tmp_path / "journal.stop").touch()
@@ -151,7 +155,7 @@ def test_a_sweep_that_was_taken_for_dead_goes_on_under_a_new_id_and_runs_nothing
     ledger = Ledger(site.journal.events())
     assert ledger.overlaps() == [] and ledger.lost() == []
     assert "it is consumer" in child.log.read_text() and "Traceback" not in child.log.read_text()
-    elsewhere.store.close_thread()
+    elsewhere.store.connections.close_thread()
 
 
 def test_a_sweep_whose_session_breaks_waits_for_its_lease_and_does_all_that_is_due(site, until, monkeypatch):
@@ -176,56 +180,62 @@ def test_what_is_claimed_just_as_a_consumer_is_taken_for_dead_is_its_own_under_i
     with lane_of(site.flags, "slow") as lane:
         site.raise_("slow", 1, do="wait", gate=str(gate))
         site.raise_("slow", 2)
-        store.rescue(lane.consumer, (), site.flags.clock.now())
-        with store.write():
-            claimed = store.claim("slow", 0, 2, lane.consumer, site.flags.clock.now())
+        store.rescue(lane._member.id, (), site.flags.clock.now())
+        with store.connections.write():
+            claimed = store.claim("slow", 0, 2, lane._member.id, site.flags.clock.now())
         lane.pool.give(claimed)
         until(lambda: site.journal.flags("start"))
-        before = lane.consumer
-        lane.go_on_as(store.enlist("sweep", 1, "host", site.flags.clock.now(), lambda id: None))
-        store.adopt(before, lane.consumer)
+        before = lane._member.id
+        lane._member.id = store.enlist("sweep", 1, "host", site.flags.clock.now(), lambda id: None)
+        lane._turn(Counter())
+        store.adopt(before, lane._member.id)
         assert store.release_orphans(site.flags.clock.now()) == 0
         assert {name: flag.state for name, flag in site.up().items()} == {"slow:1": "claimed", "slow:2": "waiting"}
         gate.touch()
         until(lambda: lane.pool._done)
         lane.sweep()
-        store.strike(lane.consumer, site.flags.clock.now())
+        store.strike(lane._member.id, site.flags.clock.now())
     assert site.journal.flags("start") == ["slow:1", "slow:2"] and site.is_idle()
+
+
+def others(member):
+    """Return the other consumers that are entered."""
+    return [peer for id, peer in member.store.peers().items() if id != member.id]
 
 
 def test_on_one_host_the_kernel_tells_at_once_who_died_and_who_lives_without_its_session(site, consume, until):
     site.raise_("work", 1, do="hang_once")
     child = consume()
     until(lambda: site.journal.flags("start"))
-    enlisted = Enlisted(site.flags.store, None, site.flags.clock, "run", site.flags.settings)
+    enlisted = Enlisted(site.flags._duties(), RUN)
     try:
-        (peer,) = enlisted._others()
-        lease = enlisted._lease
-        lease.GRACE = 3600
-        assert not enlisted._is_dead(lease, peer)
+        (peer,) = others(enlisted)
+        leases = enlisted.leases
+        leases.session.GRACE = 3600
+        assert not leases.is_dead(peer)
         child.kill()
         child.wait()
-        until(lambda: enlisted._is_dead(lease, peer))
+        until(lambda: leases.is_dead(peer))
         peer.host = "elsewhere"
-        assert enlisted._knows_alive(peer) is None and not enlisted._is_dead(lease, peer)
+        assert leases._knows_alive(peer) is None and not leases.is_dead(peer)
     finally:
         enlisted.close()
 
 
 def test_who_lives_on_this_host_is_not_taken_for_dead_however_long_its_session_is_gone(site, until):
-    store, settings = site.flags.store, site.flags.settings
-    one, other = (Enlisted(store, None, site.flags.clock, "run", settings) for _ in range(2))
+    one, other = (Enlisted(site.flags._duties(), RUN) for _ in range(2))
     try:
         one._closing.set()  # Nobody looks after its session.
         one._thread.join()
-        one._lease._db.connection().close()
-        other._lease.GRACE = 0
-        until(lambda: not other._lease.is_held(one.id))
-        (peer,) = other._others()
-        assert other._lease.is_dead(one.id) or other._lease.is_dead(one.id)
-        assert not other._is_dead(other._lease, peer)
+        one.leases.session._db.connection().close()
+        lease = other.leases.session
+        lease.GRACE = 0
+        until(lambda: not lease.is_held(one.id))
+        (peer,) = others(other)
+        assert lease.is_dead(one.id) or lease.is_dead(one.id)
+        assert not other.leases.is_dead(peer)
         BlackBox.remove(one.box)
-        assert other._is_dead(other._lease, peer), "it might be on another host"
+        assert other.leases.is_dead(peer), "it might be on another host"
     finally:
         one.box = None
         other.close()

@@ -12,11 +12,15 @@ from work import Work, running
 
 import flagsweep.consumer.runner
 from flagsweep import ConfigError, LeaseHeld
-from flagsweep.consumer.file_lease import BlackBox, CrashLog
+from flagsweep.consumer.crash_log import CrashLog
+from flagsweep.consumer.keeper import Keeper
 from flagsweep.consumer.membership import Enlisted
+from flagsweep.consumer.rescue import Rescuer
 from flagsweep.consumer.runner import Runner
-from flagsweep.consumer.watcher import Keeper, SessionBell, Watcher
-from flagsweep.sweep.claims import Store
+from flagsweep.consumer.wakeups import SessionBell
+from flagsweep.consumer.watcher import Watcher
+from flagsweep.databases import schema
+from flagsweep.sweep.blackbox import BlackBox
 from flagsweep.tasks import SweepTasks
 
 
@@ -34,7 +38,7 @@ def site(url, tmp_path):
         url, tmp_path / "journal", state_dir=str(tmp_path / "state"), queue=f"sqlite:///{tmp_path / 'queue.db'}"
     ).prepare()
     yield work
-    work.flags.store.close_thread()
+    work.flags.connections.close_thread()
     work.close()
 
 
@@ -64,7 +68,7 @@ STEPS = {
     "its crash log is made": (CrashLog, "__init__"),
     "its lanes are made": (flagsweep.consumer.runner, "make_lanes"),
     "Huey is given its tasks": (SweepTasks, "_register"),
-    "the dead are looked for": (Enlisted, "rescue"),
+    "the dead are looked for": (Rescuer, "free_the_dead"),
     "commits are to be seen": (flagsweep.consumer.runner, "choose_bell"),
     "the watcher starts": (Watcher, "start"),
     "the keeper is made": (Keeper, "__init__"),
@@ -156,9 +160,9 @@ def stops_by_itself(site):
 
 
 def test_a_stop_is_obeyed_while_the_tables_are_looked_at_and_is_forgotten_by_the_next_run(site, monkeypatch, until):
-    version = Store.version
+    version = schema.version
     with monkeypatch.context() as planted:
-        planted.setattr(Store, "version", lambda store: (site.flags.stop(), version(store))[1])
+        planted.setattr(schema, "version", lambda db: (site.flags.stop(), version(db))[1])
         stops_by_itself(site)
     site.flags.stop()
     with running(site.flags, until):
@@ -206,7 +210,7 @@ def test_commits_are_heard_of_by_a_process_with_more_than_a_thousand_files_open(
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
     many = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
     try:
-        session = site.flags.store.dialect.listener(site.flags.store.session)
+        session = site.flags.connections.dialect.listener(site.flags.connections.session)
         bell = SessionBell(session)
         bell.wait(0, None)
         site.raise_("work", 1)

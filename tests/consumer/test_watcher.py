@@ -1,23 +1,29 @@
 """Seeing commits: whoever makes them, they start a handler at once; without a watcher, or where it is blind, nothing is lost."""
 
+import errno
 import json
 import logging
 import sqlite3
 import sys
+import tempfile
 import threading
 import time
 from contextlib import closing
 from types import SimpleNamespace
 
 import inotify_simple
+import psutil
 import pytest
 from rig import plain
 from work import Work, running
 
-import flagsweep.consumer.watcher
+import flagsweep.consumer.wakeups
 from flagsweep.config import Clock
-from flagsweep.consumer.watcher import Bell, FileBell, Watcher, choose_bell
-from flagsweep.databases.sqlite.dialect import Sqlite
+from flagsweep.consumer.keeper import Keeper
+from flagsweep.consumer.wakeups import Bell, FileBell, choose_bell
+from flagsweep.consumer.watcher import Watcher
+from flagsweep.databases.connections import Connections
+from flagsweep.databases.sqlite import Sqlite
 from flagsweep.sweep.claims import Store
 
 INSERT = "INSERT INTO flagsweep_flag (kind, key, payload, due_at, raised_at) VALUES ('work', ?, ?, ?, ?)"
@@ -100,6 +106,24 @@ def test_an_own_row_that_is_set_starts_its_handler_at_once(watched, until):
         until(watched.is_idle)
     plain(watched.flags.path, "UPDATE person SET greet = 1 WHERE id = 1")
     until(lambda: watched.journal.flags("start").count("greet:1") == 2, limit=AT_ONCE)
+
+
+def test_an_own_row_in_the_commit_of_a_raise_that_rings_is_found_at_once(tmp_path, until):
+    """What is told of a commit is not all that it holds, and nothing else commits while the flag runs."""
+    gate = tmp_path / "gate"
+    with tempfile.TemporaryDirectory(prefix="fs") as folder:  # Else the path of the bell would be too long.
+        site = Work(f"sqlite:///{folder}/site.db", tmp_path / "journal").prepare()
+        db = site.flags.database
+        with running(site.flags, until):
+            lanes = site.flags._runner._lanes
+            until(lambda: all(lane.demand.lingers for lane in lanes.values()))
+            with db.connection_context(), db.atomic():
+                site.add_people(1)
+                site.raise_("mail", 1, do="wait", gate=str(gate))
+            until(lambda: started(site, "greet:1"), limit=5)
+            gate.touch()
+            until(site.is_idle)
+        site.close()
 
 
 class EarlyClock(Clock):
@@ -198,14 +222,29 @@ def raising(error):
     [("auto", True, "ext4", FileBell), ("poll", True, "ext4", Bell), ("auto", False, "ext4", Bell), ("auto", True, "nfs4", Bell)],
 )
 def test_inotify_is_used_only_where_it_sees_every_writer(db_path, monkeypatch, mode, wal, kind, bell):
-    monkeypatch.setattr(flagsweep.consumer.watcher, "file_system", lambda path: kind)
+    monkeypatch.setattr(flagsweep.consumer.wakeups, "file_system", lambda path: kind)
     dialect = Sqlite()
     monkeypatch.setattr(dialect, "tells_writes", lambda db: wal)
-    chosen = choose_bell(mode, Store(SimpleNamespace(database=db_path), SimpleNamespace(), dialect, str(db_path), db_path), 0.005)
+    connections = Connections(SimpleNamespace(database=db_path), SimpleNamespace(), dialect, str(db_path), db_path)
+    chosen = choose_bell(mode, Store(connections), 0.005)
     assert type(chosen) is bell
     chosen.close()
     if bell is FileBell:
         chosen.free()
+
+
+def test_where_the_kernel_has_no_more_watches_a_database_is_polled_and_nothing_is_left_open(site, monkeypatch, caplog):
+    def no_more(*_, **__):
+        raise OSError(errno.EMFILE, "no more inotify instances")
+
+    monkeypatch.setattr(inotify_simple, "INotify", no_more)
+    before = psutil.Process().num_fds()
+    site.flags.find()
+    bell = choose_bell("auto", site.flags.store, 0.005)
+    assert type(bell) is Bell and "inotify is not to be had" in caplog.text
+    bell.free()
+    site.flags.connections.close_thread()
+    assert psutil.Process().num_fds() <= before
 
 
 def test_a_database_that_is_not_in_wal_mode_is_polled(site, until, caplog):
@@ -263,8 +302,10 @@ def test_the_bell_rings_for_a_file_that_is_moved_into_the_databases_place(bell, 
 
 def test_an_overflow_of_the_kernels_queue_counts_as_a_ring(bell, monkeypatch):
     overflow = SimpleNamespace(name="", mask=inotify_simple.flags.Q_OVERFLOW)
-    monkeypatch.setattr(bell, "_notify", SimpleNamespace(read=lambda timeout: [overflow], close=bell._notify.close))
-    monkeypatch.setattr(bell, "_poll", SimpleNamespace(poll=lambda timeout: [1]))
+    monkeypatch.setattr(
+        bell, "_notify", SimpleNamespace(fileno=lambda: 7, read=lambda timeout: [overflow], close=bell._notify.close)
+    )
+    monkeypatch.setattr(bell, "_poll", SimpleNamespace(poll=lambda timeout: [(7, 1)]))
     assert bell.wait(0, None)
 
 
@@ -290,7 +331,7 @@ def test_a_bell_that_its_waiter_has_freed_already_can_be_closed(db_path):
 def test_a_log_that_a_long_reader_let_grow_is_told_of_and_cut_off_once_the_reader_is_gone(
     make, until, db_path, caplog, monkeypatch
 ):
-    monkeypatch.setattr(flagsweep.consumer.watcher.Keeper, "LONG_LOG", 8 << 20)
+    monkeypatch.setattr(Keeper, "LONG_LOG", 8 << 20)
     site = make()
     log = db_path.with_name("site.db-wal")
     with closing(sqlite3.connect(db_path, isolation_level=None)) as reader, running(site.flags, until):

@@ -10,7 +10,7 @@ from playhouse import apsw_ext
 from rig import let_go
 
 from flagsweep import ConfigError, DatabaseAway, FlagSweep
-from flagsweep.databases import opening as databases
+from flagsweep.databases.sqlite import opening as databases
 
 HOLD = """
 import sqlite3, sys, time
@@ -79,7 +79,7 @@ def test_without_apsw_the_error_says_what_to_install(db_path, monkeypatch):
 def test_a_locked_file_is_away_and_back_again(site, tmp_path):
     flags = FlagSweep(site, shutdown_timeout=0)
     flags.init()
-    flags.store.engine._timeout = 0.05
+    flags.connections.engine._timeout = 0.05
     flags.handler("work")(lambda n: None).raise_flag(1)
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path / "site.db")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -99,7 +99,7 @@ def test_doctor_looks_at_the_library_in_use_and_names_apsw_as_the_fix(tmp_path, 
     here, there = FlagSweep(tmp_path / "here.db"), FlagSweep(tmp_path / "there.db", driver="apsw")
     for flags in (here, there):
         flags.init()
-    monkeypatch.setattr("flagsweep.operations.doctor.examine.sqlite3.sqlite_version", "3.40.1")
+    monkeypatch.setattr("flagsweep.databases.library.sqlite3.sqlite_version", "3.40.1")
     (finding,) = [each for each in here.doctor() if each.what == "SQLite"]
     assert finding.level == "warn" and "pip install 'flagsweep[apsw]' and driver='apsw'" in finding.fix
     (finding,) = [each for each in there.doctor() if each.what == "SQLite"]

@@ -16,10 +16,11 @@ from click.testing import CliRunner
 from flagsweep import FlagSweep, NotReady
 from flagsweep.cli import cli
 from flagsweep.databases import schema
-from flagsweep.databases.mysql.dialect import Mysql
-from flagsweep.databases.postgresql.dialect import CHANNEL, Postgresql
+from flagsweep.databases.mysql import Mysql
+from flagsweep.databases.postgresql import Postgresql
+from flagsweep.databases.postgresql.listening import CHANNEL
 from flagsweep.databases.schema import Schema
-from flagsweep.databases.sqlite.dialect import Sqlite
+from flagsweep.databases.sqlite import Sqlite
 from flagsweep.errors import DatabaseAway
 from flagsweep.models import Consumer, Flag, History
 
@@ -219,14 +220,14 @@ def test_killed_at_any_statement_the_next_init_completes_it(place, later, afresh
 
         def die(n=n):
             flags, left = place.flags(), itertools.count(1)
-            execute = flags.store.engine.execute_sql
+            execute = flags.connections.engine.execute_sql
 
             def counted(*arguments, **options):
                 if next(left) == n:
                     os.kill(os.getpid(), signal.SIGKILL)
                 return execute(*arguments, **options)
 
-            flags.store.engine.execute_sql = counted
+            flags.connections.engine.execute_sql = counted
             flags.init()
 
         code = ended(forked(die))
@@ -244,14 +245,14 @@ def test_killed_at_any_statement_the_next_init_completes_it(place, later, afresh
 @every_server
 def test_an_init_that_waits_for_another_one_too_long_says_so(place, monkeypatch):
     other = place.flags()
-    monkeypatch.setattr(type(other.store.dialect), "patience", 1)
+    monkeypatch.setattr(type(other.store.connections.dialect), "patience", 1)
     with (
-        other.store.write() as db,
-        other.store.dialect.migrating(db),
+        other.store.connections.write() as db,
+        other.store.connections.dialect.migrating(db),
         pytest.raises(DatabaseAway, match="another 'flagsweep init'"),
     ):
         place.flags().init()
-    other.store.close_engine()
+    other.store.connections.close_engine()
     assert place.flags().init() is True
 
 
@@ -290,7 +291,7 @@ def test_older_tables_are_refused(place, later):
     for verb in (flags.sweep, flags.run):
         with pytest.raises(NotReady, match=r"have version 1, this flagsweep needs 2: run 'flagsweep init'"):
             verb()
-        assert flags.store.engine.is_closed()
+        assert flags.connections.engine.is_closed()
     (finding,) = [finding for finding in flags.doctor() if finding.what == "schema"]
     assert (finding.level, finding.fix) == ("fail", "run 'flagsweep init' (or call flags.init()) once")
     assert place.versions() == [1]
@@ -304,7 +305,7 @@ def test_newer_tables_are_refused(place):
     for verb in (flags.init, flags.sweep, flags.run):
         with pytest.raises(NotReady, match=r"have version 99, this flagsweep knows \d+: install a newer flagsweep"):
             verb()
-        assert flags.store.engine.is_closed()
+        assert flags.connections.engine.is_closed()
 
 
 @every_database
@@ -312,7 +313,7 @@ def test_the_command_says_what_it_did(place, later, monkeypatch):
     monkeypatch.setenv("FLAGSWEEP_DATABASE", place.url)
     said = [CliRunner().invoke(cli, ["init"]).output.rpartition(": ")[2]]
     later()
-    monkeypatch.setattr("flagsweep.cli.SCHEMA", schema.SCHEMA)
+    monkeypatch.setattr("flagsweep.commands.setup.SCHEMA", schema.SCHEMA)
     said += [CliRunner().invoke(cli, ["init"]).output.rpartition(": ")[2] for _ in range(2)]
     assert said == ["tables created\n", "tables upgraded from version 1 to 2\n", "the tables are there already\n"]
 

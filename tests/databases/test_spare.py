@@ -13,8 +13,8 @@ from test_alive import Server, parameters
 from work import running
 
 from flagsweep import Backoff, FlagSweep
-from flagsweep.databases.opening import _Healing
-from flagsweep.sweep.perform import LeakedTransaction
+from flagsweep.databases.server.healing import Healing
+from flagsweep.sweep.atomic import LeakedTransaction
 
 KINDS = {
     "sqlite": (SqliteDatabase, PooledSqliteDatabase),
@@ -55,7 +55,7 @@ def make(place, tmp_path):
 
     yield make
     for flags in made:
-        flags.store.close_thread()
+        flags.connections.close_thread()
         if hasattr(flags.database, "close_all"):
             flags.database.close_all()
 
@@ -212,7 +212,7 @@ def test_a_process_forked_from_the_one_that_made_the_flags_keeps_its_connections
     flags = make("plain", threads=1)
     flags.handler("work")(lambda n: flags.database.execute_sql("SELECT 1").fetchall() and None)
     flags.handlers["work"].raise_many([{"n": n} for n in range(100)])
-    flags.store.close_thread()
+    flags.connections.close_thread()
     if (pid := os.fork()) == 0:
         opened = []
         anew = flags.database._connect
@@ -229,7 +229,7 @@ def test_a_process_forked_from_the_one_that_made_the_flags_keeps_its_connections
 @pytest.mark.parametrize("place", ["postgres_url", "mysql_url"], indirect=True)
 @pytest.mark.parametrize("kind", ["url", "plain", "pool"])
 def test_a_server_that_ends_connections_costs_a_thread_one_attempt_at_most(make, place, kind, until, monkeypatch):
-    monkeypatch.setattr(_Healing, "RESTED", 0.0)
+    monkeypatch.setattr(Healing, "RESTED", 0.0)
     flags = make(kind)
     server = Server(*place)
     done, failed = [], []
@@ -298,7 +298,7 @@ def test_of_a_pool_that_is_large_enough_nothing_is_said(make):
 def test_who_performs_within_performing_leaves_the_database_as_it_was(db_path):
     """A handler may sweep, and that in its own thread."""
     db = SqliteDatabase(db_path)
-    spare, before = FlagSweep(db).store.spare, set(vars(db)) | {"_flagsweep_spare"}
+    spare, before = FlagSweep(db).store.connections.spare, set(vars(db)) | {"_flagsweep_spare"}
     with spare.performing():
         db.connect()
         spare.put_away()

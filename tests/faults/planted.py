@@ -20,14 +20,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "sweep"))
 import work
 from worse import Worse
 
-from flagsweep import handlers
+from flagsweep import payloads
 from flagsweep.config import SECOND
 from flagsweep.consumer.file_lease import Lease
-from flagsweep.databases.sqlite import dialect as sqlite
+from flagsweep.databases import sqlite
+from flagsweep.databases.sqlite import flags as texts
 from flagsweep.queues.client import SharedQueue
 from flagsweep.sweep import claims, perform
-from flagsweep.sweep import lane as lanes
-from flagsweep.sweep.perform import Failed, Performer
+from flagsweep.sweep.outcomes import Failed
+from flagsweep.sweep.perform import Performer
 
 PLANTED = "PLANTED_BUG"
 
@@ -59,9 +60,9 @@ def synchronous_normal():
 
 def settling_without_the_token():
     """A flag is settled by its id, whoever has claimed it since."""
-    for name in ("_LOWER", "_LOWER_BUMPED", "_RELEASE", "_PROGRESS"):
+    for name in ("LOWER", "LOWER_BUMPED", "RELEASE", "PROGRESS"):
         _edit(name, "claim_token = ?", "? IS NOT NULL")
-    _edit("_SETTLE_ONE", "claim_token = :token", ":token IS NOT NULL")
+    _edit("SETTLE_ONE", "claim_token = :token", ":token IS NOT NULL")
 
 
 def lock_only_in_huey():
@@ -70,7 +71,7 @@ def lock_only_in_huey():
 
     def claim(self, db, kind, priority, limit, consumer, token, now):
         due = "state = 'waiting' AND kind = ? AND priority = ? AND due_at <= ? ORDER BY due_at, id"
-        found = db.execute_sql(f"SELECT {sqlite._ROW} FROM flagsweep_flag WHERE {due}", (kind, priority, now)).fetchall()
+        found = db.execute_sql(f"SELECT {texts.ROW} FROM flagsweep_flag WHERE {due}", (kind, priority, now)).fetchall()
         rows = [row for row in (json.loads(text) for (text,) in found) if row[1] not in in_hand][:limit]
         for _, id, *_ in rows:
             in_hand.add(id)
@@ -103,7 +104,7 @@ def kick_inside_the_transaction():
 
     def nudge(self, lane, database):
         with ThreadPoolExecutor(1) as courier:
-            courier.submit(lambda: self._post(lane, self._open())).result()
+            courier.submit(lambda: self._nudges._post(lane, self.place.open())).result()
 
     assert SharedQueue.nudge
     SharedQueue.nudge = nudge
@@ -111,20 +112,19 @@ def kick_inside_the_transaction():
 
 def retry_without_limit():
     """A failed attempt is tried again whatever ``max_attempts`` says."""
-    planned = lanes.plan
+    planned = Failed.step
 
-    def plan(handler, claimed, outcome, now):
-        step = planned(handler, claimed, outcome, now)
-        endless = isinstance(outcome, Failed) and not outcome.final
-        return step._replace(state="waiting", due=now) if endless else step
+    def step(self, handler, claimed, now):
+        step = planned(self, handler, claimed, now)
+        return step if self.final else step._replace(state="waiting", due=now)
 
-    lanes.plan = plan
+    Failed.step = step
 
 
 def naive_datetime():
     """A time is turned into UTC, its zone is dropped, and what is left is taken for local time."""
-    assert handlers._moment
-    handlers._moment = lambda at, now: int(at.astimezone(UTC).replace(tzinfo=None).timestamp() * SECOND)
+    assert payloads._moment
+    payloads._moment = lambda at, now: int(at.astimezone(UTC).replace(tzinfo=None).timestamp() * SECOND)
 
 
 def catch_exception_only():
@@ -154,10 +154,8 @@ def claim_without_a_token():
 
 def raise_without_a_write():
     """A raise of a flag that is up is taken for done: its generation stays."""
-    start = sqlite._RAISE.index("ON CONFLICT")
-    sqlite._RAISE = (
-        sqlite._RAISE[:start] + "ON CONFLICT (kind, key) DO UPDATE SET raised_as = 'coalesced' RETURNING id, raised_as"
-    )
+    start = texts.RAISE.index("ON CONFLICT")
+    texts.RAISE = texts.RAISE[:start] + "ON CONFLICT (kind, key) DO UPDATE SET raised_as = 'coalesced' RETURNING id, raised_as"
 
 
 def _one_token():
@@ -167,9 +165,9 @@ def _one_token():
 
 def _edit(name, old, new):
     """Change the text of a statement."""
-    text = getattr(sqlite, name)
+    text = getattr(texts, name)
     assert old in text, f"{name} has no {old!r}: the bug would be no bug"
-    setattr(sqlite, name, text.replace(old, new))
+    setattr(texts, name, text.replace(old, new))
 
 
 BUGS = {

@@ -25,7 +25,7 @@ def flags(backend):
     flags = FlagSweep(backend.database, threads=2)
     flags.init()
     yield flags
-    flags.store.close_thread()
+    flags.connections.close_thread()
 
 
 def rss(pid=None):
@@ -80,13 +80,13 @@ def test_f25_a_million_flags_that_wait_cost_a_claim_nothing(backend, sized, unti
     memory, took = rss(), []
     for _ in range(claims):
         began = time.monotonic()
-        with store.write():
+        with store.connections.write():
             taken = store.claim("work", 0, 100, 1, clock.now())
         took.append(time.monotonic() - began)
         assert len(taken) == 100
-        with store.write():
+        with store.connections.write():
             store.release([flag.id for flag in taken], taken[0].token, clock.now())
-    store.close_thread()
+    store.connections.close_thread()
     grown = rss() - memory
     child = backend.consume()
     until(lambda: "flagsweep sweeps" in child.log.read_text())
@@ -323,7 +323,7 @@ def test_f27_a_damaged_row_harms_no_other(backend, seed, sized, report):
             wrong.append((said, f"others are up: {[(flag.state, flag.error) for flag in left.values()]}"))
         with flags.database.connection_context():
             flags.database.execute_sql("DELETE FROM flagsweep_flag")
-    flags.store.close_thread()
+    flags.connections.close_thread()
     report(
         "F27",
         "random garbage in a random column of a fifth of the rows",
@@ -420,14 +420,14 @@ def test_f30_init_goes_on_where_a_killed_one_has_ended(tmp_path, report):
 
         def die(database=database, n=n):
             flags, left = FlagSweep(database), itertools.count(1)
-            run = flags.store.engine.execute_sql
+            run = flags.connections.engine.execute_sql
 
             def counted(*arguments, **options):
                 if next(left) == n:
                     os.kill(os.getpid(), signal.SIGKILL)
                 return run(*arguments, **options)
 
-            flags.store.engine.execute_sql = counted
+            flags.connections.engine.execute_sql = counted
             flags.init()
 
         code = ended(forked(die))
@@ -459,7 +459,7 @@ def test_f30_tables_of_a_newer_version_are_refused(tmp_path, report):
         with pytest.raises(NotReady, match="install a newer flagsweep"):
             verb()
         refused += 1
-    flags.store.close_thread()
+    flags.connections.close_thread()
     with closing(sqlite3.connect(tmp_path / "site.db")) as db:
         left = db.execute(f"SELECT count(*) FROM {Flag._meta.table_name}").fetchone()[0]
     report("F30", "old code on newer tables", f"init, sweep and run refused: {refused} of 3; flags kept {left} of 1", left == 1)

@@ -11,18 +11,18 @@ from itertools import count
 from powercut import Disk, State
 from work import Work
 
+from flagsweep.databases.connections import Connections
 from flagsweep.models import Flag
 from flagsweep.sweep.claims import Store
 
 CUTS_PER_LIFE = 500
 
 
-class Notary(Store):
-    """The store, which notes on the disk what is about to be settled, and what its caller may rely on from then on."""
+class NotedConnections(Connections):
+    """Note on the disk, once a transaction has committed, what its caller may rely on from then on."""
 
     disk: Disk
     here: threading.local
-    atomic: list
 
     @contextmanager
     def write(self, *args, **kwargs):
@@ -39,11 +39,19 @@ class Notary(Store):
             for what in self.here.settled:
                 self.disk.mark(*what)
 
+
+class Notary(Store):
+    """The store, which notes on the disk what is about to be settled, and what its caller may rely on from then on."""
+
+    disk: Disk
+    here: threading.local
+    atomic: list
+
     def lower(self, ids, token):
         for id in ids:
             self.disk.mark("settling", id)
         found = super().lower(ids, token)
-        left = {id for (id,) in Flag.select(Flag.id).where(Flag.id.in_(list(ids))).tuples().execute(self.engine)}
+        left = {id for (id,) in Flag.select(Flag.id).where(Flag.id.in_(list(ids))).tuples().execute(self.connections.engine)}
         self.here.settled += [("bumped" if id in left else "lowered", id) for id in ids]
         return found
 
@@ -64,8 +72,10 @@ def live(folder, disk, chance, rounds):
     """Let a site live on a disk that forgets: raise, sweep, raise while it sweeps. Return its database's path."""
     work = Work(folder / "site.db", folder / "journal", attempts=1000, backoff=0.0)
     store = work.flags.store
-    disk.serve(store.site, store.engine)
+    disk.serve(store.connections.site, store.connections.engine)
     store.__class__, store.disk, store.here, store.atomic = Notary, disk, threading.local(), []
+    connections = store.connections
+    connections.__class__, connections.disk, connections.here = NotedConnections, disk, store.here
     try:
         work.prepare()
         disk.mark("ready")
@@ -80,7 +90,7 @@ def live(folder, disk, chance, rounds):
                 disk.mark(*what)
             store.atomic.clear()
     finally:
-        store.close_thread()
+        store.connections.close_thread()
         work.close()
     return folder / "site.db"
 
@@ -96,14 +106,14 @@ def raise_some(work, disk, chance, numbers, most):
             n, do = chance.randint(max(1, n - 10), n), chance.choice(("ok", "ok", "fail_once", "snooze", "raises"))
         gate = "x" * chance.choice((0, 0, 0, 9000))  # Payloads that take some pages.
         payload, now = json.dumps({"n": n, "do": do, "gate": gate}), work.flags.clock.now()
-        raised = work.flags.store.raise_(kind, str(n), payload, 0, now, now)
+        raised = work.flags.verbs.raise_(kind, str(n), payload, 0, now, now)
         disk.mark("raised", raised.id, kind, n)
 
 
 def raise_beside(work, disk, chance, numbers):
     for _ in range(4):
         raise_some(work, disk, chance, numbers, 4)
-    work.flags.store.close_thread()
+    work.flags.connections.close_thread()
 
 
 class Known:

@@ -13,8 +13,8 @@ from contextlib import closing, suppress
 from urllib.parse import urlsplit
 
 import pytest
+from queue_rig import KEY, client_of, flood, garbage, make_a_folder
 from servers import _mysql_connection
-from test_stores import KEY, client_of, flood, garbage, make_a_folder
 from work import Ledger, running
 
 from flagsweep import FlagSweepError
@@ -50,7 +50,7 @@ class Load(threading.Thread):
         except BaseException as error:
             self.broken.append(error)
         finally:
-            self.site.flags.store.close_thread()
+            self.site.flags.connections.close_thread()
 
     def _raise(self, n):
         kind, more = ("exact", {"do": "effect"}) if n % 2 else ("work", {"do": "slow", "seconds": 0.001})

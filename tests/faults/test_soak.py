@@ -52,7 +52,7 @@ class Site:
         except BaseException as error:
             self.failed.append(error)
         finally:
-            self.site.flags.store.close_thread()
+            self.site.flags.connections.close_thread()
 
     def load(self, chance):
         n, kind = next(self.numbers), chance.choice(("work", "work", "mail", "exact"))

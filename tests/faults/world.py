@@ -15,11 +15,15 @@ from pathlib import Path
 
 from flagsweep import Backoff, Discard, FlagSweep, Retry, Snooze
 from flagsweep.config import SECOND
+from flagsweep.consumer.duties import Duties
+from flagsweep.consumer.keeper import Keeper
 from flagsweep.consumer.membership import Enlisted
-from flagsweep.consumer.watcher import Keeper
+from flagsweep.consumer.rescue import Rescuer
+from flagsweep.databases.connections import Connections
+from flagsweep.databases.pacer import Pacer
 from flagsweep.models import Flag
 from flagsweep.sweep.claims import Store
-from flagsweep.sweep.lane import Lane, Pacer
+from flagsweep.sweep.lane import Lane, Shared
 from flagsweep.sweep.perform import Performer
 from flagsweep.sweep.threads import Pool
 from flagsweep.testing import FakeClock
@@ -37,12 +41,15 @@ class Vanished(BaseException):
     """End a consumer as a power cut would: nothing of it happens any more."""
 
 
-class MortalStore(Store):
-    """The store as one consumer sees it, who may vanish before or after any of its verbs."""
+class MortalConnections(Connections):
+    """The connections of one consumer, who may vanish before or after any transaction."""
 
-    def mortal(self, crew):
-        self.crew, self.fuse = crew, None
-        return self
+    @classmethod
+    def of(cls, crew, connections):
+        made = copy.copy(connections)
+        made.__class__, made.files = cls, copy.copy(connections.files)
+        made.crew, made.fuse = crew, None
+        return made
 
     def reach(self, point):
         if self.fuse is not None:
@@ -61,6 +68,14 @@ class MortalStore(Store):
         for key in [key for key in done if done[key] == "settled"]:
             del done[key]
         self.reach("committed")
+
+
+class MortalStore(Store):
+    """The store as one consumer sees it, who may vanish before or after any of its verbs."""
+
+    def __init__(self, connections):
+        super().__init__(connections)
+        self.reach = connections.reach
 
     def claim(self, kind, priority, limit, consumer, now, token=None):
         self.reach("claim")
@@ -107,7 +122,7 @@ class Hands(Pool):
         self._perform_all(self.slot)
 
     def _one(self, claimed, slot):
-        cells = self._box.cells
+        cells = self._member.box.cells
         cells[slot + 1], cells[slot] = claimed.token, claimed.id
         outcome = self._performer.perform(claimed)
         if self.crew.gone:  # The performer takes anything for a failure: here it is the end.
@@ -132,31 +147,32 @@ class Crew:
         self.gone = False
         self.busy = False
         self.settling = {}  # (id, token) of runs that are done, until a commit has settled them.
-        self.store = copy.copy(flags.store)
-        self.store.__class__ = MortalStore
-        self.store.mortal(self)
-        self.enlisted = Enlisted(self.store, flags.path, flags.clock, "sweep")
+        self.store = MortalStore(MortalConnections.of(self, flags.connections))
+        self.store.crew = self
+        self.duties = Duties(self.store, flags.settings, flags.clock, flags.handlers, world.died)
+        self.enlisted = Enlisted(self.duties)
+        self.rescuer = Rescuer(self.enlisted, self.duties.options_of, world.died)
         performer = Performer(self.store, flags.handlers, flags.clock, lambda: False)
-        self.pool = Hands("default", 0, performer, self.enlisted.box)
+        self.pool = Hands("default", 0, performer, self.enlisted)
         self.pool.crew, self.pool.slot = self, self.enlisted.box.slot()
-        crew = (self.store, flags.clock, self.pool, Pacer(1.0, 1000), self.enlisted.id, world.died)
-        self.lane = Lane("default", flags.handlers, *crew)
+        shared = Shared(self.store, flags.clock, Pacer(1.0, 1000), self.enlisted, world.died)
+        self.lane = Lane("default", flags.handlers, self.pool, shared)
         lanes = {"default": self.lane}
-        self.keeper = FrankKeeper(self.store, lanes, lambda name: None, flags.clock, self.rescue, 30 * DAY)
+        self.keeper = FrankKeeper(self.duties, lanes, lambda name: None, self.rescue)
         self.keeper._mend_times()  # As its thread does first of all.
 
     def keep(self):
         """Do what the keeper's thread does once a second, while a handler runs, too."""
         if self.busy:
-            self.store.fuse, fuse = None, self.store.fuse
+            self.store.connections.fuse, fuse = None, self.store.connections.fuse
             if not self.gone:
                 self.keeper.run_once(self.world.clock.monotonic())
-            self.store.fuse = fuse
+            self.store.connections.fuse = fuse
             return True
         return self.alive(self.keeper.run_once, self.world.clock.monotonic())
 
     def rescue(self):
-        return self.enlisted.rescue(lambda kind: self.world.flags.handlers[kind].options, self.world.died)
+        return self.rescuer.free_the_dead()
 
     def note_settled(self, id, token):
         if (id, token) in self.settling:
@@ -220,9 +236,9 @@ class World:
     def close(self):
         for crew in self.crews:
             crew.store.crew.gone = False
-            crew.store.fuse = None
+            crew.store.connections.fuse = None
             crew.enlisted.close()
-        self.flags.store.close_thread()
+        self.flags.connections.close_thread()
 
     # The handlers.
 
@@ -341,13 +357,13 @@ class World:
         if crew is None:
             return self.come()
         crew.pool.ahead = self.chance.randint(1, 4)
-        crew.store.fuse = None if self.calm or self.chance.random() >= self.fuses else self.chance.randint(1, 25)
+        crew.store.connections.fuse = None if self.calm or self.chance.random() >= self.fuses else self.chance.randint(1, 25)
         self.on_stage.append(crew)
         try:
             crew.alive(crew.lane.sweep, None if self.calm else self.chance.choice((None, 1, 5)))
         finally:
             self.on_stage.pop()
-            crew.store.fuse = None
+            crew.store.connections.fuse = None
 
     def free_crew(self):
         free = [crew for crew in self.crews if not crew.busy]

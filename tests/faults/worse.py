@@ -5,6 +5,7 @@ JOURNAL.stop is there, ``crash FILE`` has consumers kill themselves, ``preload D
 SETTINGS are those of ``Worse``.
 """
 
+import _thread
 import ctypes
 import json
 import logging
@@ -144,14 +145,16 @@ class Worse(Work):
                 time.sleep(seconds)
 
     def _threads(self, n, seconds, gate, flag):
-        """Start threads until none can be started, and hold them for so long: on the first attempt."""
+        """Start threads until none can be started, and hold them for so long: on the first attempt.
+
+        Not by ``Thread.start``, which waits for ever for a thread in which memory ends.
+        """
         if flag.attempt > 1:
             return
-        done, started = threading.Event(), []
+        done = threading.Event()
         try:
-            for _ in range(10_000):
-                started.append(threading.Thread(target=done.wait, args=(LIMIT,), daemon=True))
-                started[-1].start()
+            for _ in range(1000):
+                _thread.start_new_thread(done.wait, (LIMIT,))
         finally:
             time.sleep(seconds)
             done.set()

@@ -16,6 +16,7 @@ from rig import FakeClock, count, let_go, plain
 
 from flagsweep import FlagSweep
 from flagsweep.config import SECOND
+from flagsweep.databases import pages
 from flagsweep.models import Flag
 
 MANY = 6000
@@ -27,7 +28,7 @@ def flags(url, tmp_path):
     flags.init()
     flags.handler("work", max_attempts=1)(lambda n: None)
     yield flags
-    flags.store.close_thread()
+    flags.connections.close_thread()
     let_go(tmp_path)
 
 
@@ -39,14 +40,14 @@ def bury(flags, client, many=MANY):
 
 def transactions(flags, monkeypatch):
     """Return a list that gets, for each page, how many ids it was for."""
-    pages, page = [], flags.store._in_a_page
+    sizes, page = [], pages._Run._in_a_page
 
-    def noted(db, ids, do, pacer):
-        pages.append(len(ids))
-        return page(db, ids, do, pacer)
+    def noted(run, ids):
+        sizes.append(len(ids))
+        return page(run, ids)
 
-    monkeypatch.setattr(flags.store, "_in_a_page", noted)
-    return pages
+    monkeypatch.setattr(pages._Run, "_in_a_page", noted)
+    return sizes
 
 
 @pytest.mark.parametrize("verb", ["retry", "discard"])
@@ -154,7 +155,7 @@ def test_chores_over_many_are_done_in_short_transactions(flags, client, monkeypa
     pages = transactions(flags, monkeypatch)
     assert flags.store.heal_clock(now, now + 10**16) == MANY
     assert len(pages) > 2
-    flags.store.close_engine()
+    flags.connections.close_engine()
     client.ask("UPDATE flagsweep_flag SET state = 'claimed', claimed_by = 77, claim_token = 1, claimed_generation = generation")
     pages.clear()
     assert flags.store.release_orphans(now) == MANY
@@ -163,7 +164,7 @@ def test_chores_over_many_are_done_in_short_transactions(flags, client, monkeypa
     assert flags.discard() == MANY
     assert flags.store.prune(now + SECOND) == MANY
     assert client.ask("SELECT count(*) FROM flagsweep_history") == [(0,)]
-    flags.store.close_engine()
+    flags.connections.close_engine()
 
 
 @pytest.mark.parametrize("url", ["postgresql", "mysql"], indirect=True)
@@ -176,7 +177,7 @@ def test_a_flag_that_the_site_holds_keeps_no_claims_of_the_dead_from_being_freed
     assert flags.store.release_orphans(flags.clock.now()) == 19
     client.ask("COMMIT")
     assert flags.store.release_orphans(flags.clock.now()) == 1
-    flags.store.close_engine()
+    flags.connections.close_engine()
 
 
 @pytest.mark.parametrize("verb", ["retry", "discard"])
@@ -229,7 +230,7 @@ def test_retry_reads_the_dead_of_a_kind_through_their_index(tmp_path):
     flags = FlagSweep(tmp_path / "site.db")
     flags.init()
     where = [Flag.state == "dead", Flag.kind == "work", Flag.id > 7]
-    with flags.store.borrowed() as db:
+    with flags.connections.borrowed() as db:
         sql, parameters = Flag.select(Flag.id).where(*where).order_by(Flag.id).limit(10).bind(db).sql()
         steps = [row[3] for row in db.execute_sql(f"EXPLAIN QUERY PLAN {sql}", parameters).fetchall()]
     assert len(steps) == 1 and re.search(r"flagsweep_dead \(kind=\? AND (row)?id>\?\)", steps[0])

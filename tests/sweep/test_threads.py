@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from flagsweep.sweep.claims import Claimed
-from flagsweep.sweep.perform import DONE
+from flagsweep.sweep.outcomes import DONE
 from flagsweep.sweep.threads import Pool
 
 
@@ -36,7 +36,8 @@ class Performer:
     """Note which claims are performed; the first ones wait until they may go on."""
 
     def __init__(self):
-        self.store = SimpleNamespace(close_thread=lambda: None, spare=SimpleNamespace(performing=nullcontext))
+        spare = SimpleNamespace(performing=nullcontext)
+        self.store = SimpleNamespace(connections=SimpleNamespace(close_thread=lambda: None, spare=spare))
         self.turns = None
         self.alone = threading.Lock()
         self.performed = []
@@ -49,18 +50,24 @@ class Performer:
         return DONE
 
 
-def claimed(token, payload=None, flag=17):
+def claimed(token, payload=None, flag=17, consumer=1):
     """Return a claim of a flag."""
-    return Claimed("work", token, [0, flag, "key", payload, 0, 0, None])
+    return Claimed("work", token, [0, flag, "key", payload, 0, 0, None], consumer)
 
 
 @pytest.fixture
 def pool():
-    pool = Pool("default", 2, Performer(), None)
+    pool = Pool("default", 2, Performer(), SimpleNamespace(id=1, box=None))
     pool._done, pool._todo = Hooked(), Hooked()
     yield pool
     pool._performer.may_go_on.set()
     pool.close(10)
+
+
+def goes_on_as(pool, id):
+    """Have the consumer go on under a new id, and its lane take back what has not started, as at its next turn."""
+    pool._member.id = id
+    pool.recall()
 
 
 def collected(pool, until, tokens):
@@ -78,21 +85,27 @@ def collected(pool, until, tokens):
 
 def test_a_flag_whose_run_ends_just_as_its_claim_is_given_back_can_run_again(pool, until):
     """The thread was done with it, and still named in what runs: nobody took that mark away, and the flag was parked for ever."""
-    pool._done.hook = pool.abandon
+    pool._done.hook = lambda: goes_on_as(pool, 2)
     pool.give([claimed(1)])
     collected(pool, until, [1])
-    pool.give([claimed(2)])
+    pool.give([claimed(2, consumer=2)])
     collected(pool, until, [2])
     assert pool._performer.performed == [1, 2] and pool.outstanding == 0
 
 
-def test_a_flag_that_still_runs_under_a_claim_that_was_given_back_waits_for_its_end_and_others_do_not(pool, until):
+@pytest.mark.parametrize("id", [1, 2])
+def test_a_flag_that_still_runs_under_a_claim_that_was_given_back_waits_for_its_end_and_others_do_not(pool, until, id):
+    """Under the same id, too: until it knows that it was taken for dead, a consumer claims anew what others freed."""
     pool.give([claimed(1, "wait")])
     until(lambda: pool._performer.performed)
-    pool.abandon()
-    pool.give([claimed(2), claimed(3, flag=18)])
+    goes_on_as(pool, id)
+    pool.give([claimed(2, consumer=id), claimed(3, flag=18, consumer=id)])
     collected(pool, until, [3])
     assert pool._performer.performed == [1, 3]
+    until(lambda: pool._parked)
+    for _ in range(3):
+        pool._unpark()
+        assert pool._parked and not pool._todo, "no thread is woken for it in vain"
     pool._performer.may_go_on.set()
     collected(pool, until, [1, 2])
     assert pool._performer.performed == [1, 3, 2] and pool.outstanding == 0
@@ -102,8 +115,8 @@ def test_a_flag_that_is_taken_just_as_its_claim_is_given_back_does_not_run_under
     """It is in no list at that instant."""
 
     def given_back_and_claimed_anew():
-        pool.abandon()
-        pool.give([claimed(2)])
+        goes_on_as(pool, 2)
+        pool.give([claimed(2, consumer=2)])
 
     pool._todo.hook = given_back_and_claimed_anew
     pool.give([claimed(1)])

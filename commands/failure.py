@@ -1,0 +1,39 @@
+"""Turn errors into one readable line, and an exit code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from peewee import PeeweeException
+
+from ..errors import ConfigError, FlagSweepError, PayloadError, UnknownKind
+from ..logs import printable
+from .words import described
+
+
+class Failure(click.ClickException):
+    """End the command with one readable line: what was asked for failed."""
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"flagsweep: {printable(self.message)}", err=True)
+
+
+class Misuse(Failure):
+    """End the command with one readable line: it cannot be meant as it was given."""
+
+    exit_code = 2
+
+
+def as_failure(error: BaseException) -> click.ClickException:
+    """Return what to say about an error, and the exit code that goes with it."""
+    if isinstance(error, click.ClickException):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return Failure("interrupted")
+    if isinstance(error, FlagSweepError):
+        return (Misuse if isinstance(error, (ConfigError, PayloadError, UnknownKind)) else Failure)(str(error))
+    if isinstance(error, OSError) and error.strerror:
+        return Failure(f"{error.strerror}: {error.filename}" if error.filename else error.strerror)
+    what = "the database says" if isinstance(error, PeeweeException) else "unexpected"
+    return Failure(f"{what}: {described(error)}; --debug shows where it came from")

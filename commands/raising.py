@@ -1,0 +1,65 @@
+"""Raise a flag by hand: ``raise``."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from datetime import datetime
+from typing import Any
+
+import click
+
+from .failure import Misuse
+from .locate import Given
+from .options import AS_JSON
+from .tables import print_json
+from .words import described
+
+AS_ARGUMENTS = """write them as '{"user_id": 17}' or '[17]'"""
+
+
+@click.command("raise")
+@click.argument("kind")
+@click.argument("arguments", metavar="[JSON]", default="{}")
+@click.option("--delay", help="How long to wait before it is due, such as 90, 5m or 1h30m.")
+@click.option("--at", metavar="ISO", help="When it is due, such as 2030-01-31T09:00; local time unless it says otherwise.")
+@click.option("--key", help="What makes the flag this flag, instead of its arguments.")
+@click.option("--priority", type=int, help="-100 to 100, the higher the sooner.")
+@AS_JSON
+@click.pass_obj
+def raise_flag(given: Given, kind: str, arguments: str, at: str | None, as_json: bool, **options: Any) -> None:
+    """Raise a flag of KIND.
+
+    JSON holds the handler's arguments: an object with their names, '{"user_id": 17}', or an array, '[17]'; - reads it from stdin.
+    """
+    if at is not None and options["delay"] is not None:
+        raise click.UsageError("give --delay or --at, not both")
+    handler = given.site().handler_of(kind)
+    args, kwargs = _read_arguments(arguments)
+    raised = handler.using(at=_parse_time(at), **options).raise_flag(*args, **kwargs)
+    if as_json:
+        print_json(raised._asdict())
+    else:
+        click.echo(f"flag {raised.id}: {raised.how}")
+
+
+def _read_arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
+    """Return the positional and the named arguments that JSON text holds, or stdin where it is a dash."""
+    try:
+        values = json.loads(sys.stdin.read() if text == "-" else text)
+    except (ValueError, RecursionError) as error:
+        raise Misuse(f"the arguments are not JSON: {described(error)}; {AS_ARGUMENTS}") from error
+    if not isinstance(values, (dict, list)):
+        raise Misuse(f"the arguments must be a JSON object or array, got {values!r:.80}; {AS_ARGUMENTS}")
+    return ([], values) if isinstance(values, dict) else (values, {})
+
+
+def _parse_time(text: str | None) -> datetime | None:
+    """Return the time that ISO 8601 text names, local where it names no zone."""
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text)).astimezone()
+    except (ValueError, OverflowError) as error:
+        raise Misuse(f"--at must be a time such as 2030-01-31T09:00 or 2030-01-31T09:00:00+01:00, got {text!r}") from error

@@ -1,0 +1,92 @@
+"""See how things are: ``status`` and ``doctor``."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from ..logs import printable
+from ..operations.doctor.finding import Finding
+from ..operations.flags import NOBODY, STATES
+from .locate import Given
+from .options import AS_JSON
+from .tables import Column, print_json, print_table
+from .words import span
+
+
+@click.command()
+@AS_JSON
+@click.pass_obj
+def status(given: Given, as_json: bool) -> None:
+    """Show what is up in each lane, and who sweeps."""
+    flags = given.any_site()
+    report = flags.status()
+    if as_json:
+        print_json(report)
+        return
+    columns = [Column("lane"), *(Column(title, right=True) for title in ("waiting", "due", "oldest due", "claimed", "dead"))]
+    if report["lanes"]:
+        print_table(columns, [_lane_row(name, lane) for name, lane in sorted(report["lanes"].items())])
+    if not any(lane[state] for lane in report["lanes"].values() for state in STATES):
+        click.echo("no flags")
+    if NOBODY in report["lanes"]:
+        known = "kinds without a handler here: another application's, or their flags wait until one is registered"
+        click.echo(
+            f"lane {NOBODY}: {known if flags.handlers else 'all kinds, since handlers and lanes are known only with --app'}"
+        )
+    for consumer in report["consumers"]:
+        click.echo(printable(consumer_line(consumer)))
+    if all(consumer["mode"] != "run" or consumer["alive"] is False for consumer in report["consumers"]):
+        click.echo("no consumer runs")
+
+
+def _lane_row(name: str, lane: dict[str, Any]) -> list[str]:
+    """Return one row of the status."""
+    oldest = "-" if lane["oldest_due_s"] is None else span(lane["oldest_due_s"])
+    return [name, str(lane["waiting"]), str(lane["due"]), oldest, str(lane["claimed"]), str(lane["dead"])]
+
+
+def consumer_line(consumer: dict[str, Any]) -> str:
+    """Return what one consumer does, or that it is dead."""
+    since = consumer["started_at"][:19].replace("T", " ")
+    who = f"consumer {consumer['id']} (pid {consumer['pid']} on {consumer['host']}, since {since} UTC)"
+    if consumer["alive"] is None:
+        return f"{who}: this user cannot see whether it lives"
+    if not consumer["alive"]:
+        return f"{who} is gone; what it had claimed is free at the next run or sweep"
+    return f"{who} {'runs' if consumer['mode'] == 'run' else 'sweeps once'}"
+
+
+@click.command()
+@AS_JSON
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
+    """Check the database and what it stands on.
+
+    The exit code is 1 where something fails; a warning leaves it at 0.
+    """
+    findings = ctx.obj.any_site().doctor()
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            click.echo(_finding_lines(finding))
+    ctx.exit(any(finding.level == "fail" for finding in findings))
+
+
+def _finding_lines(finding: Finding) -> str:
+    """Return a finding as lines, with its fix below it; on a terminal they are folded to its width."""
+    color = {"ok": "green", "warn": "yellow", "fail": "red"}[finding.level]
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1_000_000
+    wrap = textwrap.TextWrapper(max(30, width - 24), break_on_hyphens=False)
+    first, *more = wrap.wrap(printable(finding.text)) or [""]
+    wrap.subsequent_indent = "   "
+    more += wrap.wrap(printable(f"-> {finding.fix}")) if finding.fix else []
+    return "\n".join(
+        [f"{click.style(f'{finding.level:<5}', fg=color)} {finding.what:<17} {first}", *(f"{'':24}{line}" for line in more)]
+    )

@@ -1,0 +1,70 @@
+"""Print tables, fitted to a terminal, and JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+import unicodedata
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import click
+
+from ..logs import printable
+
+
+def print_json(value: Any) -> None:
+    """Print JSON in ASCII, so that nothing in it steers a terminal."""
+    click.echo(json.dumps(value, indent=2, default=str))
+
+
+class Column(NamedTuple):
+    """A column of a table.
+
+    :param right: numbers stand to the right.
+    :param elastic: cut to what room there is, on a terminal.
+    """
+
+    title: str
+    right: bool = False
+    elastic: bool = False
+
+
+def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table: drawn and fitted on a terminal, aligned and whole elsewhere."""
+    cells = [[printable(cell) for cell in row] for row in rows]
+    (_print_drawn if sys.stdout.isatty() else _print_aligned)(columns, cells)
+
+
+def _print_drawn(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for column in columns:
+        justify: Literal["left", "right"] = "right" if column.right else "left"
+        table.add_column(column.title, justify=justify, no_wrap=not column.elastic)
+    for row in rows:
+        # Rich takes room only from columns that may wrap; the text itself then does not wrap, and is cut.
+        table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in row))
+    Console().print(table)
+
+
+def _print_aligned(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    lines = [[column.title for column in columns], *rows]
+    widths = [min(40, max(_width(line[index]) for line in lines)) for index in range(len(columns))]
+    for line in lines:
+        padded = (_pad(cell, width, column.right) for cell, width, column in zip(line, widths, columns, strict=True))
+        click.echo("  ".join(padded).rstrip())
+
+
+def _pad(cell: str, width: int, right: bool) -> str:
+    room = " " * (width - _width(cell))
+    return room + cell if right else cell + room
+
+
+def _width(text: str) -> int:
+    """Return how many columns of a terminal a text takes: Chinese, Japanese and Korean letters take two."""
+    return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)

@@ -1,0 +1,61 @@
+"""Duties: what whoever sweeps has to do, with what, and by whose clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config import Clock, Settings
+from ..errors import ConfigError
+from ..handlers import Handler, Options
+from ..sweep.claims import Store
+from ..sweep.settler import OnDead
+
+MOST_THREADS = 4096
+"""Threads of all lanes of a consumer: each has a stack, a connection or two, and a slot in the black box."""
+
+
+@dataclass(frozen=True)
+class Duties:
+    """Hold what a consumer, or a sweep, works with.
+
+    :param handlers: by kind, aliases included.
+    :param on_dead: called with each flag that died, and why.
+    """
+
+    store: Store
+    settings: Settings
+    clock: Clock
+    handlers: Mapping[str, Handler]
+    on_dead: OnDead
+
+    @property
+    def path(self) -> Path | None:
+        """The database file; None for one on a server, or in memory."""
+        return self.store.connections.file
+
+    def options_of(self, kind: str) -> Options | None:
+        """Return the options of a kind's handler, if there is one."""
+        return self.handlers[kind].options if kind in self.handlers else None
+
+    def lanes(self) -> dict[str, dict[str, Handler]]:
+        """Return the handlers of each lane that settings or handlers name."""
+        by_lane: dict[str, dict[str, Handler]] = {name: {} for name in self.settings.lanes}
+        for kind, handler in self.handlers.items():
+            by_lane.setdefault(handler.lane, {})[kind] = handler
+        return by_lane
+
+    def threads(self) -> dict[str, int]:
+        """Return how many threads each lane has.
+
+        :raises ConfigError: where they are more than a process should have.
+        """
+        threads = {name: self.settings.lanes.get(name, self.settings.threads) for name in self.lanes()}
+        if (total := sum(threads.values())) > MOST_THREADS:
+            most = ", ".join(f"{name} {count}" for name, count in sorted(threads.items(), key=lambda item: -item[1])[:5])
+            raise ConfigError(
+                f"the lanes have {total:,} threads in all, and {MOST_THREADS:,} are the most: give them fewer ({most}), "
+                "or some lanes a consumer of their own"
+            )
+        return threads

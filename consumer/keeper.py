@@ -1,0 +1,128 @@
+"""The keeper, which looks after the database."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+
+from ..config import LONGEST, SECOND
+from ..logs import Seldom, printable
+from ..sweep.lane import Lane
+from .chores import Chore, Chores
+from .duties import Duties
+
+log = logging.getLogger("flagsweep")
+
+OVERDUE = 30
+"""Seconds after which a due flag that has no handler here counts as nobody's: another application would have begun it."""
+
+
+class Keeper(Chores):
+    """Look after what nobody else does in the database: free what the dead had claimed, mend times, ask for what is overdue.
+
+    :param ask: asks for a sweep of a lane.
+    :param rescue: frees what dead consumers had claimed; returns how many flags.
+    """
+
+    LONG_LOG = 64 * 1024 * 1024
+    """Bytes of a write-ahead log that are worth a line in ours."""
+
+    def __init__(
+        self,
+        duties: Duties,
+        lanes: Mapping[str, Lane],
+        ask: Callable[[str], None],
+        rescue: Callable[[], int],
+    ):
+        store, clock = duties.store, duties.clock
+        # On a server a lock must have been free for a while: to take over within two seconds, it is looked at more often.
+        tick, now = 0.25 if store.connections.dialect.shared else 1.0, clock.monotonic()
+        self._mending = Chore(self._mend_times, math.inf, now)
+        chores = [
+            Chore(self._free_the_dead, tick, now + tick),
+            Chore(self._check_clock, 1, now + 1),
+            self._mending,
+            Chore(self._trim_log, 5),
+            Chore(self._release_strays, 15, now + 15),
+            Chore(self._ask_for_the_overdue, 30, now + 30),
+            Chore(self._name_unknown_kinds, 20),
+            Chore(self._prune, 3600, now + 60),
+        ]
+        super().__init__("flagsweep-keeper", tick, chores, clock)
+        self._store = store
+        self._lanes = lanes
+        self._ask = ask
+        self._rescue = rescue
+        self._keep_history = duties.settings.keep_history
+        self._offset = self._clock_offset()
+        self._unknown: set[str] = set()
+        self._told_of_log = Seldom()
+
+    def _end(self) -> None:
+        self._store.connections.close_thread()
+
+    def _free_the_dead(self) -> None:
+        if self._rescue():
+            for name in self._lanes:
+                self._ask(name)
+
+    def _clock_offset(self) -> float:
+        return self._clock.now() / SECOND - self._clock.monotonic()
+
+    def _check_clock(self) -> None:
+        """Mend due times where the wall clock was set back: what it had dated would wait for the old time to come again."""
+        offset = self._clock_offset()
+        jump, self._offset = offset - self._offset, offset
+        if abs(jump) >= 2:
+            log.warning("the clock jumped by %+.0f s", jump)
+            self._mending.due = self._clock.monotonic()
+
+    def _mend_times(self) -> None:
+        now = self._clock.now()
+        mended = self._store.heal_clock(now, now + int((LONGEST + 86400) * SECOND))
+        if mended:
+            log.warning("mended the due times of %d flags that a wrong clock had written", mended)
+
+    def _release_strays(self) -> None:
+        """Give back claims of which nobody knows: a server may carry one out after its consumer gave up waiting, or died."""
+        for lane in self._lanes.values():
+            lane.release_strays()
+        freed = self._store.release_orphans(self._clock.now())
+        if freed:
+            log.warning("%d flags are free again that were claimed by a consumer which is gone", freed)
+
+    def _ask_for_the_overdue(self) -> None:
+        """Do the minute's work where Huey's scheduler does not."""
+        for name, lane in self._lanes.items():
+            if not lane.busy and lane.has_due():
+                lane.demand.lose()  # What was asked for half a minute ago was lost with the queue.
+                self._ask(name)
+
+    def _trim_log(self) -> None:
+        """Shorten the write-ahead log. A reader that never ends keeps anybody from that, so it is told of once a minute."""
+        size = self._store.trim_log()
+        if size > self.LONG_LOG and self._told_of_log.may_tell(self._clock.monotonic()):
+            log.warning(
+                "the database's log has %d MiB and cannot be written back: some program leaves a query or a transaction open",
+                size >> 20,
+            )
+
+    def _name_unknown_kinds(self) -> None:
+        """Tell of kinds that nobody serves: flags that are overdue and have no handler here, nor, it seems, elsewhere."""
+        now = self._clock.now()
+        served = {kind for lane in self._lanes.values() for kind in lane.kinds}
+        unknown = set(self._store.waiting_kinds()) - served
+        overdue = (
+            {kind for kind, _, due in self._store.agenda(list(unknown)) if due <= now - OVERDUE * SECOND} if unknown else set()
+        )
+        if overdue - self._unknown:
+            log.warning(
+                "flags of kinds without a handler wait: %s; no other application has begun them for %d s, either",
+                ", ".join(sorted(printable(str(kind)) for kind in overdue)),
+                OVERDUE,
+            )
+        self._unknown = overdue
+
+    def _prune(self) -> None:
+        self._store.prune(self._clock.now() - int(self._keep_history * SECOND))

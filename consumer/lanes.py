@@ -1,0 +1,39 @@
+"""The lanes of a consumer, each with its threads."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from ..databases.pacer import Pacer
+from ..databases.spare import free_connections
+from ..sweep.lane import Lane, Shared
+from ..sweep.member import Member
+from ..sweep.perform import Performer
+from ..sweep.threads import Pool
+from .duties import Duties
+
+
+def make_lanes(
+    duties: Duties, member: Member, stopping: Callable[[], bool], only: str | None = None, flat_out: bool = False
+) -> dict[str, Lane]:
+    """Return the lanes that settings and handlers name.
+
+    :param stopping: whether the consumer is stopping.
+    :param only: this lane alone.
+    :param flat_out: leave the site no share of the writer, and look for own rows every time: for ``sweep()``.
+    """
+    connections, settings = duties.store.connections, duties.settings
+    performer = Performer(duties.store, duties.handlers, duties.clock, stopping)
+    pacer = Pacer(settings.writer_share if connections.dialect.one_writer and not flat_out else 1.0, settings.batch)
+    shared = Shared(duties.store, duties.clock, pacer, member, duties.on_dead, thorough=flat_out)
+    free = free_connections(connections.site)
+    most = sys.maxsize if free is None else max(1, free)
+    threads, lanes = duties.threads(), {}
+    for name, handlers in duties.lanes().items():
+        if only in (None, name):
+            pool = Pool(name, 0 if connections.in_memory else min(most, threads[name]), performer, member)
+            lanes[name] = Lane(name, handlers, pool, shared)
+    if sum(lane.pool.size for lane in lanes.values()) > most:
+        performer.take_turns(most)
+    return lanes

@@ -1,0 +1,34 @@
+"""What status and doctor ask a database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from peewee import Database, Field, Model, Node, Select
+
+
+class Checks:
+    """Answer what people ask."""
+
+    def counts(self, db: Database, now: int) -> list[Any]:
+        """Return (kind, state, how many, how many due, earliest due time) for what is up."""
+        raise NotImplementedError
+
+    def latest_raise(self, db: Database, last: int) -> int | None:
+        """Return the latest raise time among the ``last`` newest flags."""
+        raise NotImplementedError
+
+    def damaged(self, db: Database, last: int) -> list[int]:
+        """Return the ids of damaged rows among the ``last`` newest flags that are not dead."""
+        raise NotImplementedError
+
+    def reads_all(self, db: Database, query: Select) -> bool:
+        """Return whether a query would read a whole table for want of an index."""
+        raise NotImplementedError
+
+    def index_for(self, db: Database, model: type[Model], condition: Node, fields: Sequence[Field]) -> str:
+        """Return the statement that makes an index for a condition of the site's own."""
+        meta = model._meta
+        name = "_".join([meta.table_name, "owed", *(field.column_name for field in fields)])
+        return db.get_sql_context().sql(model.index(*fields, name=name)).query()[0].replace(" IF NOT EXISTS", "")

@@ -1,0 +1,187 @@
+"""The verbs on flags: each executes, on a connection, what a method beside it has as text.
+
+A verb such as ``lower`` has its text from ``lowering``, which a database's own folder says, and which any connection takes that
+goes through the dialect's driver. Where a verb takes more than one statement, the database has a verb of its own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from peewee import Database
+
+from .statement import Execute, Statement
+
+Row = Sequence[Any]
+"""A claimed flag: due_at, id, key, payload (parsed), attempts, suspect, cursor (parsed)."""
+
+
+class Damaged(str):
+    """Stand in for a payload that cannot be read, saying why."""
+
+
+class Texts:
+    """Return the statements of the verbs. Those that lock nothing, or claim, are each database's own affair."""
+
+    def raising(self, kind: str, key: str, payload: str, priority: int, due_at: int, now: int) -> Statement:
+        """Put a flag up; what it did ``raised`` reads."""
+        raise NotImplementedError
+
+    def retrying(self, ids: Sequence[int], now: int) -> Statement:
+        """Let those of these flags wait from scratch that are dead or back off."""
+        raise NotImplementedError
+
+    def recording_dead(self, ids: Sequence[int], reason: str, now: int) -> Statement:
+        """Write a line of history for those of these flags that are dead."""
+        raise NotImplementedError
+
+    def dropping_dead(self, ids: Sequence[int]) -> Statement:
+        """Drop those of these flags that are dead."""
+        raise NotImplementedError
+
+    def discovering(self, kind: str, rows: Sequence[tuple[str, str]], priority: int, now: int) -> Statement:
+        """Turn (key, payload) pairs into flags where there are none."""
+        raise NotImplementedError
+
+    def lowering(self, ids: Sequence[int], token: int) -> Statement:
+        """Delete the claimed flags that were not raised meanwhile."""
+        raise NotImplementedError
+
+    def lowering_bumped(self, ids: Sequence[int], token: int) -> Statement:
+        """Let the claimed flags wait that were raised meanwhile."""
+        raise NotImplementedError
+
+    def settling(self, named: dict[str, Any]) -> Statement:
+        """Let one claimed flag wait again or die."""
+        raise NotImplementedError
+
+    def releasing(self, ids: Sequence[int], token: int, now: int) -> Statement:
+        """Give claimed flags back."""
+        raise NotImplementedError
+
+    def progressing(self, id: int, token: int, cursor: str) -> Statement:
+        """Keep how far a handler has come."""
+        raise NotImplementedError
+
+    def asking_agenda(self, kinds: str) -> Statement:
+        """Ask for (kind, priority, earliest due time) of kinds given as a JSON array."""
+        raise NotImplementedError
+
+    def asking_waiting_kinds(self) -> Statement:
+        """Ask for the kinds of which flags wait."""
+        raise NotImplementedError
+
+    def asking_claimed_ids(self, consumer: int) -> Statement:
+        """Ask for the ids of the flags that a consumer has claimed."""
+        raise NotImplementedError
+
+    def asking_claimers(self) -> Statement:
+        """Ask for the ids of those who have claimed flags."""
+        raise NotImplementedError
+
+    def asking_claims_of(self, consumer: int) -> Statement:
+        """Ask for kind and token of each claim that a consumer has."""
+        raise NotImplementedError
+
+
+class Flags(Texts):
+    """Do the verbs. ``db`` is the connection to do them on: the site's or ours."""
+
+    # The site's verbs.
+
+    def raise_(self, db: Database, kind: str, key: str, payload: str, priority: int, due_at: int, now: int) -> tuple[int, str]:
+        """Put a flag up; return its id and what that did."""
+        return self.raise_over(db.execute_sql, kind, key, payload, priority, due_at, now)
+
+    def raise_over(
+        self, execute: Execute, kind: str, key: str, payload: str, priority: int, due_at: int, now: int
+    ) -> tuple[int, str]:
+        """Put a flag up over any connection through the dialect's driver, within the transaction that is open there."""
+        return self.raised(execute, self.raising(kind, key, payload, priority, due_at, now).on(execute))
+
+    def raised(self, execute: Execute, cursor: Any) -> tuple[int, str]:
+        """Return a flag's id and what raising it did, of the cursor that has just executed ``raising``."""
+        row = cursor.fetchall()[0]
+        return row[0], row[1]
+
+    def raise_many(self, db: Database, kind: str, chunk: str, priority: int, due_at: int, now: int) -> Counter[str]:
+        """Put the flags of one chunk up: a JSON array whose items are a payload that is its own key, or ``[key, payload]``."""
+        raise NotImplementedError
+
+    def retry(self, db: Database, ids: Sequence[int], now: int) -> int:
+        """Let those of these flags wait from scratch that are dead or back off; return how many."""
+        return _count(db, self.retrying(ids, now))
+
+    def drop_dead(self, db: Database, ids: Sequence[int], reason: str, now: int) -> int:
+        """Drop those of these flags that are dead, with a line of history for each; return how many."""
+        self.recording_dead(ids, reason, now).on(db.execute_sql)
+        return _count(db, self.dropping_dead(ids))
+
+    # The verbs of a sweep.
+
+    def agenda(self, db: Database, kinds: str) -> list[tuple[str, int, Any]]:
+        """Return (kind, priority, earliest due time) for kinds given as a JSON array."""
+        return self.asking_agenda(kinds).on(db.execute_sql).fetchall()
+
+    def waiting_kinds(self, db: Database) -> list[str]:
+        """Return the kinds of which flags wait, without reading the flags."""
+        return _firsts(db, self.asking_waiting_kinds())
+
+    def claim(self, db: Database, kind: str, priority: int, limit: int, consumer: int, token: int, now: int) -> list[Row]:
+        """Claim due flags, the longest due first."""
+        raise NotImplementedError
+
+    def held(self, db: Database, ids: Sequence[int]) -> set[int]:
+        """Lock these flags for the open transaction; return those that somebody else's transaction holds just now."""
+        return set()
+
+    def free(self, db: Database, ids: Sequence[int]) -> Sequence[int]:
+        """Lock these flags for the open transaction; return those that are there and that nobody else holds."""
+        return ids
+
+    def lower(self, db: Database, ids: Sequence[int], token: int) -> int:
+        """Delete the claimed flags that were not raised meanwhile; return how many."""
+        return _count(db, self.lowering(ids, token))
+
+    def lower_bumped(self, db: Database, ids: Sequence[int], token: int) -> int:
+        """Let the claimed flags wait that were raised meanwhile; return how many."""
+        return _count(db, self.lowering_bumped(ids, token))
+
+    def settle_one(self, db: Database, named: dict[str, Any]) -> str | None:
+        """Let one claimed flag wait again or die; return its new state, or None where the claim was lost."""
+        rows = self.settling(named).on(db.execute_sql).fetchall()
+        return rows[0][0] if rows else None
+
+    def release(self, db: Database, ids: Sequence[int], token: int, now: int) -> int:
+        """Give claimed flags back; return how many."""
+        return _count(db, self.releasing(ids, token, now))
+
+    def claimed_ids(self, db: Database, consumer: int) -> list[int]:
+        """Return the ids of the flags that a consumer has claimed."""
+        return _firsts(db, self.asking_claimed_ids(consumer))
+
+    def claimers(self, db: Database) -> list[int]:
+        """Return the ids of those who have claimed flags."""
+        return _firsts(db, self.asking_claimers())
+
+    def claims_of(self, db: Database, consumer: int) -> list[tuple[str, int]]:
+        """Return kind and token of each claim that a consumer has."""
+        return self.asking_claims_of(consumer).on(db.execute_sql).fetchall()
+
+    def progress(self, db: Database, id: int, token: int, cursor: str) -> bool:
+        """Keep how far a handler has come; return False where the claim was lost."""
+        return _count(db, self.progressing(id, token, cursor)) == 1
+
+    def discover(self, db: Database, kind: str, rows: Sequence[tuple[str, str]], priority: int, now: int) -> int:
+        """Turn (key, payload) pairs into flags where there are none; return how many."""
+        return _count(db, self.discovering(kind, rows, priority, now))
+
+
+def _count(db: Database, statement: Statement) -> int:
+    return db.rows_affected(statement.on(db.execute_sql))
+
+
+def _firsts(db: Database, statement: Statement) -> list[Any]:
+    return [row[0] for row in statement.on(db.execute_sql).fetchall()]

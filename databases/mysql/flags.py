@@ -1,0 +1,128 @@
+"""MySQL and MariaDB: the statements about flags. Neither has a RETURNING that an upsert could use."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+from peewee import Database
+
+from ..flags import Row
+from ..server import Server
+from ..server.flags import RAISED, pairs, readable, tally
+from ..statement import Execute, Statement
+from .words import quoted
+
+COLUMNS = "(kind, key, payload, priority, due_at, raised_at)"
+UPSERT = "ON DUPLICATE KEY UPDATE id = LAST_INSERT_ID(id)," + RAISED.format(
+    old="", due_at="VALUES(due_at)", priority="VALUES(priority)", payload="VALUES(payload)", raised_at="VALUES(raised_at)"
+)
+RAISE = f"INSERT INTO flagsweep_flag {COLUMNS} VALUES (?, ?, ?, ?, ?, ?) {UPSERT}"
+RAISED_AS = "SELECT raised_as FROM flagsweep_flag WHERE id = ?"
+RAISE_MANY = f"INSERT INTO flagsweep_flag {COLUMNS} VALUES {{rows}} {UPSERT}"
+RAISED_MANY = "SELECT key, raised_as FROM flagsweep_flag WHERE kind = ? AND key IN ?"
+AGENDA = """
+SELECT kind, priority, min(due_at) FROM flagsweep_flag
+WHERE state = 'waiting' AND kind = ? GROUP BY state, kind, priority
+"""
+KINDS = "SELECT DISTINCT kind FROM flagsweep_flag WHERE state = 'waiting'"
+FIND_DUE = """
+SELECT due_at, id, key, payload, attempts, suspect, cursor FROM flagsweep_flag
+WHERE state = 'waiting' AND kind = ? AND priority = ? AND due_at <= ? ORDER BY due_at, id LIMIT ? FOR UPDATE SKIP LOCKED
+"""
+CLAIM = """
+UPDATE flagsweep_flag SET state = 'claimed', claim_token = ?, claimed_by = ?, claimed_at = ?, claimed_generation = generation
+WHERE id IN ?
+"""
+STATE = "SELECT state FROM flagsweep_flag WHERE id = ?"
+IS_OURS = "SELECT 1 FROM flagsweep_flag WHERE id = ? AND claim_token = ?"
+NOBODYS = "SELECT id FROM flagsweep_flag WHERE kind = ? AND key IN ? FOR UPDATE NOWAIT"
+DISCOVER = f"INSERT INTO flagsweep_flag {COLUMNS} VALUES {{rows}} ON DUPLICATE KEY UPDATE id = id"
+
+MANY = 500
+"""Rows of one INSERT: far below any max_allowed_packet."""
+
+
+class MysqlFlags(Server):
+    """Kind and key are bytes: as text ``A`` would be ``a``, and a space at the end nothing."""
+
+    among = "IN %s"
+    text = "CONVERT(? USING utf8mb4)"
+
+    def native(self, sql: str) -> str:
+        if " IN ?" in sql or "{among}" in sql:  # A small table would be read whole, and a row that somebody holds waited for.
+            sql = sql.replace("DELETE FROM flagsweep_flag", "DELETE flagsweep_flag FROM flagsweep_flag FORCE INDEX (PRIMARY)")
+            sql = sql.replace("FROM flagsweep_flag WHERE id", "FROM flagsweep_flag FORCE INDEX (PRIMARY) WHERE id")
+            sql = sql.replace("UPDATE flagsweep_flag", "UPDATE flagsweep_flag FORCE INDEX (PRIMARY)")
+        return quoted(super().native(sql))
+
+    def encoded(self, text: str) -> Any:
+        return text.encode()
+
+    def listed(self, values: Sequence[int]) -> Any:
+        return tuple(values) or (-1,)
+
+    def raise_(self, db: Database, kind: str, key: str, payload: str, priority: int, due_at: int, now: int) -> tuple[int, str]:
+        with nullcontext() if db.in_transaction() else db.atomic():  # What is read after is then what was written.
+            return super().raise_(db, kind, key, payload, priority, due_at, now)
+
+    def raising(self, kind: str, key: str, payload: str, priority: int, due_at: int, now: int) -> Statement:
+        return Statement(self.sql[RAISE], (kind.encode(), key.encode(), payload, priority, due_at, now))
+
+    def raised(self, execute: Execute, cursor: Any) -> tuple[int, str]:
+        id: int = cursor.lastrowid
+        if cursor.rowcount == 1:
+            return id, "new"
+        return id, execute(self.sql[RAISED_AS], (id,)).fetchone()[0]
+
+    def raise_many(self, db: Database, kind: str, chunk: str, priority: int, due_at: int, now: int) -> Counter[str]:
+        found, again = pairs(chunk)
+        if not found:
+            return Counter()
+        # Ordered by key: two requests that raise the same flags in different orders would wait for each other.
+        rows = sorted((key.encode(), payload) for key, payload in found.items())
+        values = [value for key, payload in rows for value in (kind.encode(), key, payload, priority, due_at, now)]
+        many = self.sql[RAISE_MANY].format(rows=", ".join(["(%s, %s, %s, %s, %s, %s)"] * len(rows)))
+        db.execute_sql(many, values)
+        how = db.execute_sql(self.sql[RAISED_MANY], (kind.encode(), tuple(key for key, _ in rows))).fetchall()
+        return tally([(readable(key), what) for key, what in how], again)
+
+    def agenda(self, db: Database, kinds: str) -> list[tuple[str, int, Any]]:
+        # One kind a query: for a list of kinds MySQL reads all their rows instead of the first of each priority.
+        return [
+            (kind, *row[1:])
+            for kind in json.loads(kinds)
+            for row in db.execute_sql(self.sql[AGENDA], (kind.encode(),)).fetchall()
+        ]
+
+    def waiting_kinds(self, db: Database) -> list[str]:
+        return [readable(row[0]) for row in db.execute_sql(self.sql[KINDS]).fetchall()]
+
+    def claim(self, db: Database, kind: str, priority: int, limit: int, consumer: int, token: int, now: int) -> list[Row]:
+        found = db.execute_sql(self.sql[FIND_DUE], (kind.encode(), priority, now, limit)).fetchall()
+        if found:
+            db.execute_sql(self.sql[CLAIM], (token, consumer, now, tuple(row[1] for row in found)))
+        return self.rows(found)
+
+    def settle_one(self, db: Database, named: dict[str, Any]) -> str | None:
+        if not self.settling(named).on(db.execute_sql).rowcount:
+            return None
+        return db.execute_sql(self.sql[STATE], (named["id"],)).fetchone()[0]
+
+    def progress(self, db: Database, id: int, token: int, cursor: str) -> bool:
+        """MySQL counts the rows that it has changed: one that holds this cursor already is looked for."""
+        return super().progress(db, id, token, cursor) or bool(db.execute_sql(self.sql[IS_OURS], (id, token)).fetchall())
+
+    def discover(self, db: Database, kind: str, rows: Sequence[tuple[str, str]], priority: int, now: int) -> int:
+        rows = sorted(rows)
+        return sum(self._discover(db, kind, rows[n : n + MANY], priority, now) for n in range(0, len(rows), MANY))
+
+    def _discover(self, db: Database, kind: str, rows: Sequence[tuple[str, str]], priority: int, now: int) -> int:
+        # An INSERT would wait for a second at least for a flag that somebody is just raising; this fails at once.
+        db.execute_sql(self.sql[NOBODYS], (kind.encode(), tuple(key.encode() for key, _ in rows))).fetchall()
+        values = [value for key, payload in rows for value in (kind.encode(), key.encode(), payload, priority, now, now)]
+        many = self.sql[DISCOVER].format(rows=", ".join(["(%s, %s, %s, %s, %s, %s)"] * len(rows)))
+        return db.execute_sql(many, values).rowcount

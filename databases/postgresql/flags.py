@@ -1,0 +1,131 @@
+"""PostgreSQL: the statements about flags."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from peewee import Database
+
+from ..flags import Row
+from ..news import news
+from ..server import Server
+from ..server.flags import RAISED, SETTLE_ONE, pairs, tally
+from ..statement import Statement
+from .listening import CHANNEL
+
+UPSERT = "ON CONFLICT (kind, key) DO UPDATE SET " + RAISED.format(
+    old="flag.",
+    due_at="excluded.due_at",
+    priority="excluded.priority",
+    payload="excluded.payload",
+    raised_at="excluded.raised_at",
+)
+RAISE = f"""
+INSERT INTO flagsweep_flag AS flag (kind, key, payload, priority, due_at, raised_at) VALUES (%s, %s, %s, %s, %s, %s)
+{UPSERT} RETURNING id, raised_as
+"""
+RAISE_AND_TELL = f"WITH raised AS ({RAISE}) SELECT id, raised_as, pg_notify('{CHANNEL}', %s) FROM raised"
+# Ordered by key: two requests that raise the same flags in different orders would wait for each other.
+RAISE_MANY = f"""
+INSERT INTO flagsweep_flag AS flag (kind, key, payload, priority, due_at, raised_at)
+SELECT %s, key, payload, %s, %s, %s FROM unnest(%s::text[], %s::text[]) AS item (key, payload) ORDER BY key COLLATE "C"
+{UPSERT} RETURNING key, raised_as
+"""
+AGENDA = """
+WITH RECURSIVE step (kind, priority) AS (
+  SELECT kinds.kind, (SELECT max(priority) FROM flagsweep_flag WHERE state = 'waiting' AND kind = kinds.kind)
+  FROM unnest(%s::text[]) AS kinds (kind)
+  UNION ALL
+  SELECT step.kind, (SELECT max(priority) FROM flagsweep_flag
+                     WHERE state = 'waiting' AND kind = step.kind AND priority < step.priority)
+  FROM step WHERE step.priority IS NOT NULL)
+SELECT kind, priority, (SELECT min(due_at) FROM flagsweep_flag
+                        WHERE state = 'waiting' AND kind = step.kind AND priority = step.priority)
+FROM step WHERE priority IS NOT NULL
+"""
+KINDS = """
+WITH RECURSIVE step (kind) AS (
+  SELECT min(kind) FROM flagsweep_flag WHERE state = 'waiting'
+  UNION ALL
+  SELECT (SELECT min(kind) FROM flagsweep_flag WHERE state = 'waiting' AND kind > step.kind) FROM step WHERE kind IS NOT NULL)
+SELECT kind FROM step WHERE kind IS NOT NULL
+"""
+CLAIM = """
+WITH due AS MATERIALIZED (
+  SELECT id FROM flagsweep_flag WHERE state = 'waiting' AND kind = %s AND priority = %s AND due_at >= %s AND due_at <= %s
+  ORDER BY due_at, id LIMIT %s FOR UPDATE SKIP LOCKED)
+UPDATE flagsweep_flag AS flag
+SET state = 'claimed', claim_token = %s, claimed_by = %s, claimed_at = %s, claimed_generation = flag.generation
+FROM due WHERE flag.id = due.id
+RETURNING flag.due_at, flag.id, flag.key, flag.payload, flag.attempts, flag.suspect, flag.cursor
+"""
+DISCOVER = """
+INSERT INTO flagsweep_flag (kind, key, payload, priority, due_at, raised_at)
+SELECT %s, key, payload, %s, %s, %s FROM unnest(%s::text[], %s::text[]) AS item (key, payload) ORDER BY key COLLATE "C"
+ON CONFLICT (kind, key) DO NOTHING
+"""
+SETTLE = f"{SETTLE_ONE} RETURNING state"
+TELL = f"SELECT pg_notify('{CHANNEL}', %s)"
+EVER = -(2**63)
+
+
+class PostgresqlFlags(Server):
+    """Hand lists over as arrays, and read what a statement returns."""
+
+    among = "= ANY(%s)"
+    FULL_LOOK = 20
+    """Every so many claims one looks from the beginning."""
+
+    def __init__(self, notify: str = "raise") -> None:
+        super().__init__(notify)
+        self._low: dict[tuple[str, int], tuple[int, int]] = {}
+
+    def raising(self, kind: str, key: str, payload: str, priority: int, due_at: int, now: int) -> Statement:
+        parameters = (kind, key, payload, priority, due_at, now)
+        if due_at > now or self.notify != "raise":
+            return Statement(RAISE, parameters)
+        return Statement(RAISE_AND_TELL, (*parameters, news(kind, priority)))
+
+    def raise_many(self, db: Database, kind: str, chunk: str, priority: int, due_at: int, now: int) -> Counter[str]:
+        found, again = pairs(chunk)
+        parameters = (kind, priority, due_at, now, list(found), list(found.values()))
+        how = db.execute_sql(RAISE_MANY, parameters).fetchall()
+        if self.notify == "raise" and due_at <= now:
+            db.execute_sql(TELL, (news(kind, priority),)).fetchall()
+        return tally(how, again)
+
+    def asking_agenda(self, kinds: str) -> Statement:
+        return Statement(AGENDA, (json.loads(kinds),))
+
+    def asking_waiting_kinds(self) -> Statement:
+        return Statement(KINDS)
+
+    def claim(self, db: Database, kind: str, priority: int, limit: int, consumer: int, token: int, now: int) -> list[Row]:
+        """Begin where the last claim ended: below stand only dead versions of rows, which an old snapshot keeps from being
+        cleared away, and what came late. Now and then, and where that brings fewer than it may, look from the beginning.
+        """
+        low, turn = self._low.get((kind, priority), (EVER, 0))
+        low = EVER if turn >= self.FULL_LOOK else low
+        rows = self._claim(db, kind, priority, low, limit, consumer, token, now)
+        if len(rows) < limit and low > EVER:
+            rows += self._claim(db, kind, priority, EVER, limit - len(rows), consumer, token, now)
+        if len(rows) == limit:
+            self._low[kind, priority] = (max(row[0] for row in rows), 0 if low == EVER else turn + 1)
+        else:
+            self._low.pop((kind, priority), None)
+        return self.rows(rows)
+
+    def _claim(
+        self, db: Database, kind: str, priority: int, low: int, limit: int, consumer: int, token: int, now: int
+    ) -> list[Any]:
+        return db.execute_sql(CLAIM, (kind, priority, low, now, limit, token, consumer, now)).fetchall()
+
+    def settling(self, named: dict[str, Any]) -> Statement:
+        return Statement(self.sql[SETTLE], self.settle_arguments(named))
+
+    def discovering(self, kind: str, rows: Sequence[tuple[str, str]], priority: int, now: int) -> Statement:
+        keys, payloads = [key for key, _ in rows], [payload for _, payload in rows]
+        return Statement(DISCOVER, (kind, priority, now, now, keys, payloads))

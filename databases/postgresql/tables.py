@@ -1,0 +1,105 @@
+"""PostgreSQL: our tables, and the trigger that tells of flags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from peewee import Database
+
+from ..errors import DATABASE_ERRORS, init_elsewhere
+from ..server import Server
+from ..statement import statements
+from .leases import NUMBER
+from .listening import CHANNEL
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS flagsweep_schema (version integer NOT NULL PRIMARY KEY, applied_at bigint NOT NULL);
+CREATE TABLE IF NOT EXISTS flagsweep_flag (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  kind text COLLATE "C" NOT NULL,
+  key text COLLATE "C" NOT NULL,
+  payload text NOT NULL,
+  state text COLLATE "C" NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'claimed', 'dead')),
+  priority smallint NOT NULL DEFAULT 0,
+  due_at bigint NOT NULL,
+  raised_at bigint NOT NULL,
+  raised_as text NOT NULL DEFAULT 'new',
+  generation bigint NOT NULL DEFAULT 1,
+  attempts integer NOT NULL DEFAULT 0,
+  crashes integer NOT NULL DEFAULT 0,
+  suspect integer NOT NULL DEFAULT 0,
+  cursor text,
+  error text,
+  died_at bigint,
+  claim_token bigint,
+  claimed_by bigint,
+  claimed_at bigint,
+  claimed_generation bigint,
+  settled_at bigint
+);
+CREATE UNIQUE INDEX IF NOT EXISTS flagsweep_flag_kind_key ON flagsweep_flag (kind, key);
+CREATE INDEX IF NOT EXISTS flagsweep_waiting ON flagsweep_flag (kind, priority, due_at, id) WHERE state = 'waiting';
+CREATE INDEX IF NOT EXISTS flagsweep_claimed ON flagsweep_flag (claimed_by, claim_token) WHERE state = 'claimed';
+CREATE INDEX IF NOT EXISTS flagsweep_dead ON flagsweep_flag (kind, id) WHERE state = 'dead';
+CREATE TABLE IF NOT EXISTS flagsweep_consumer (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  mode text NOT NULL,
+  pid integer NOT NULL,
+  host text NOT NULL,
+  started_at bigint NOT NULL,
+  comebacks integer NOT NULL DEFAULT 0
+);
+CREATE TABLE IF NOT EXISTS flagsweep_history (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  at bigint NOT NULL,
+  flag bigint NOT NULL,
+  kind text NOT NULL,
+  key text NOT NULL,
+  event text NOT NULL,
+  reason text NOT NULL
+);
+CREATE INDEX IF NOT EXISTS flagsweep_history_at ON flagsweep_history (at);
+"""
+TRIGGER = statements(f"""
+CREATE OR REPLACE FUNCTION flagsweep_tell() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN PERFORM pg_notify('{CHANNEL}', ''); RETURN NULL; END $$;
+CREATE TRIGGER flagsweep_raised AFTER INSERT OR UPDATE OF generation ON flagsweep_flag
+FOR EACH STATEMENT EXECUTE FUNCTION flagsweep_tell();
+""")
+NO_TRIGGER = ("DROP TRIGGER flagsweep_raised ON flagsweep_flag", "DROP FUNCTION flagsweep_tell()")
+HAS_TRIGGER = "SELECT 1 FROM pg_trigger WHERE tgname = 'flagsweep_raised' AND tgrelid = 'flagsweep_flag'::regclass"
+
+
+class PostgresqlTables(Server):
+    """Make our tables."""
+
+    steps = (statements(TABLES),)
+    microseconds = "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)"
+
+    @contextmanager
+    def migrating(self, db: Database) -> Iterator[None]:
+        """The lock ends with the transaction, so that a pooler may be in between."""
+        db.execute_sql(f"SET LOCAL lock_timeout = '{self.patience}s'")
+        try:
+            db.execute_sql(f"SELECT pg_advisory_xact_lock({NUMBER})", ("init",)).fetchall()
+        except DATABASE_ERRORS as error:
+            if self.is_busy(error):
+                raise init_elsewhere() from error
+            raise
+        db.execute_sql("SET LOCAL lock_timeout TO DEFAULT")
+        yield
+
+    def adjust(self, db: Database) -> None:
+        """A trigger is left alone where it is as it should be: to make or drop one waits for everybody who raises."""
+        for statement in (self.adjustments() or NO_TRIGGER) if self.misfit(db) else ():
+            db.execute_sql(statement)
+
+    def misfit(self, db: Database) -> str:
+        is_there = bool(db.execute_sql(HAS_TRIGGER).fetchall())
+        if is_there == (self.notify == "trigger"):
+            return ""
+        return f"notify is {self.notify!r}, and there is {'a' if is_there else 'no'} trigger that tells of flags"
+
+    def adjustments(self) -> Sequence[str]:
+        return TRIGGER if self.notify == "trigger" else ()

@@ -1,0 +1,172 @@
+"""PostgreSQL, MySQL and MariaDB: the statements about flags that they have in common.
+
+Rows that somebody else's open transaction holds are skipped, never waited for: a request that has raised a flag and then talks
+to a slow service must not hold up a sweep.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from peewee import Database
+
+from ..flags import Damaged, Row
+from ..statement import Statement
+from .native import Native
+
+_to_json = json.JSONEncoder(separators=(",", ":"), sort_keys=True, allow_nan=False).encode
+
+FREE = "claim_token = NULL, claimed_by = NULL, claimed_at = NULL, claimed_generation = NULL"
+
+RAISED = """
+  raised_as = CASE WHEN {old}state = 'waiting' THEN 'coalesced' WHEN {old}state = 'claimed' THEN 'bumped' ELSE 'revived' END,
+  due_at = CASE WHEN {old}state = 'waiting' AND {old}attempts > 0 THEN {old}due_at
+                WHEN {old}state = 'waiting' OR {old}generation > {old}claimed_generation THEN least({old}due_at, {due_at})
+                ELSE {due_at} END,
+  priority = CASE WHEN {old}state = 'waiting' OR {old}generation > {old}claimed_generation
+                  THEN greatest({old}priority, {priority}) ELSE {priority} END,
+  attempts = CASE WHEN {old}state = 'dead' THEN 0 ELSE {old}attempts END,
+  crashes = CASE WHEN {old}state = 'dead' THEN 0 ELSE {old}crashes END,
+  suspect = CASE WHEN {old}state = 'dead' THEN 0 ELSE {old}suspect END,
+  died_at = NULL, payload = {payload}, raised_at = {raised_at}, generation = {old}generation + 1,
+  state = CASE WHEN {old}state = 'dead' THEN 'waiting' ELSE {old}state END
+"""
+"""What a raise does to a flag that is up. In this order: MySQL puts each value in place before it works out the next."""
+
+HOLD = "SELECT id FROM flagsweep_flag WHERE id {among} FOR UPDATE SKIP LOCKED"
+THERE = "SELECT id FROM flagsweep_flag WHERE id {among}"
+LOWER = "DELETE FROM flagsweep_flag WHERE id {among} AND claim_token = ? AND generation = claimed_generation"
+LOWER_BUMPED = f"""
+UPDATE flagsweep_flag SET state = 'waiting', attempts = 0, crashes = 0, suspect = 0, error = NULL, cursor = NULL, {FREE}
+WHERE id {{among}} AND claim_token = ?
+"""
+SETTLE_ONE = f"""
+UPDATE flagsweep_flag SET
+  state = CASE WHEN generation > claimed_generation THEN 'waiting' ELSE ? END,
+  attempts = CASE WHEN generation > claimed_generation THEN ? ELSE ? END,
+  due_at = CASE WHEN generation = claimed_generation THEN ? WHEN ? THEN least(due_at, ?) ELSE ? END,
+  died_at = CASE WHEN generation = claimed_generation AND ? = 'dead' THEN ? END,
+  crashes = crashes + ?, suspect = CASE WHEN ? THEN suspect + 1 ELSE 0 END,
+  error = coalesce(?, error), settled_at = ?, {FREE}
+WHERE id = ? AND claim_token = ?
+"""
+_SETTLE_ARGUMENTS = (
+    *("state", "bumped_attempts", "attempts", "due", "earlier", "bumped_due", "bumped_due", "state", "now"),
+    *("crashed", "suspect", "error", "now", "id", "token"),
+)
+RELEASE = f"UPDATE flagsweep_flag SET state = 'waiting', due_at = least(due_at, ?), {FREE} WHERE id {{among}} AND claim_token = ?"
+CLAIMED_BY = "SELECT id FROM flagsweep_flag WHERE state = 'claimed' AND claimed_by = ?"
+CLAIMERS = "SELECT DISTINCT claimed_by FROM flagsweep_flag WHERE state = 'claimed'"
+CLAIMS_OF = "SELECT DISTINCT kind, claim_token FROM flagsweep_flag WHERE state = 'claimed' AND claimed_by = ?"
+RETRY = """
+UPDATE flagsweep_flag
+SET state = 'waiting', attempts = 0, crashes = 0, suspect = 0, died_at = NULL, due_at = ?, settled_at = ?
+WHERE id {among} AND (state = 'dead' OR (state = 'waiting' AND attempts > 0))
+"""
+RECORD_DEAD = """
+INSERT INTO flagsweep_history (at, flag, kind, key, event, reason)
+SELECT ?, id, kind, key, 'discarded', {text} FROM flagsweep_flag WHERE id {among} AND state = 'dead'
+"""
+DROP_DEAD = "DELETE FROM flagsweep_flag WHERE id {among} AND state = 'dead'"
+PROGRESS = "UPDATE flagsweep_flag SET cursor = ? WHERE id = ? AND claim_token = ?"
+
+
+class ServerFlags(Native):
+    """Say the statements of the verbs, and read what they bring."""
+
+    def retrying(self, ids: Sequence[int], now: int) -> Statement:
+        return Statement(self.sql[RETRY], (now, now, self.listed(ids)))
+
+    def recording_dead(self, ids: Sequence[int], reason: str, now: int) -> Statement:
+        return Statement(self.sql[RECORD_DEAD], (now, self.encoded(reason), self.listed(ids)))
+
+    def dropping_dead(self, ids: Sequence[int]) -> Statement:
+        return Statement(self.sql[DROP_DEAD], (self.listed(ids),))
+
+    def lowering(self, ids: Sequence[int], token: int) -> Statement:
+        return Statement(self.sql[LOWER], (self.listed(ids), token))
+
+    def lowering_bumped(self, ids: Sequence[int], token: int) -> Statement:
+        return Statement(self.sql[LOWER_BUMPED], (self.listed(ids), token))
+
+    def settling(self, named: dict[str, Any]) -> Statement:
+        return Statement(self.sql[SETTLE_ONE], self.settle_arguments(named))
+
+    def settle_arguments(self, named: dict[str, Any]) -> tuple[Any, ...]:
+        """Return the parameters of ``SETTLE_ONE`` in their order."""
+        return tuple(named[name] for name in _SETTLE_ARGUMENTS)
+
+    def releasing(self, ids: Sequence[int], token: int, now: int) -> Statement:
+        return Statement(self.sql[RELEASE], (now, self.listed(ids), token))
+
+    def progressing(self, id: int, token: int, cursor: str) -> Statement:
+        return Statement(self.sql[PROGRESS], (cursor, id, token))
+
+    def asking_claimed_ids(self, consumer: int) -> Statement:
+        return Statement(self.sql[CLAIMED_BY], (consumer,))
+
+    def asking_claimers(self) -> Statement:
+        return Statement(self.sql[CLAIMERS])
+
+    def asking_claims_of(self, consumer: int) -> Statement:
+        return Statement(self.sql[CLAIMS_OF], (consumer,))
+
+    def claims_of(self, db: Database, consumer: int) -> list[tuple[str, int]]:
+        return [(readable(kind), token) for kind, token in super().claims_of(db, consumer)]
+
+    def free(self, db: Database, ids: Sequence[int]) -> Sequence[int]:
+        return [row[0] for row in db.execute_sql(self.sql[HOLD], (self.listed(ids),)).fetchall()]
+
+    def held(self, db: Database, ids: Sequence[int]) -> set[int]:
+        others = set(ids) - set(self.free(db, ids))
+        return {row[0] for row in db.execute_sql(self.sql[THERE], (self.listed(list(others)),)).fetchall()} if others else set()
+
+    def rows(self, found: Sequence[Any]) -> list[Row]:
+        """Return claimed rows, the longest due first; one whose text was damaged by hand says so, the others go on."""
+        return sorted((_readable(row) for row in found), key=lambda row: (row[0], row[1]))
+
+
+def pairs(chunk: str) -> tuple[dict[str, str], Counter[str]]:
+    """Return the payload of each key of a chunk, and how often a key comes more than once. The last payload wins."""
+    found: dict[str, str] = {}
+    again: Counter[str] = Counter()
+    for item in json.loads(chunk):
+        key, payload = item if isinstance(item, list) else (_to_json(item),) * 2
+        if key in found:
+            again[key] += 1
+        found[key] = payload
+    return found, again
+
+
+def tally(how: Sequence[tuple[str, str]], again: Counter[str]) -> Counter[str]:
+    """Count what raises did: (key, what the first one did), and how often the same key came again behind it."""
+    counts = Counter(what for _, what in how)
+    first = dict(how)
+    for key, times in again.items():
+        counts["bumped" if first[key] == "bumped" else "coalesced"] += times
+    return counts
+
+
+def readable(value: Any) -> str:
+    """Return what a database holds as text or as bytes as text that can be read."""
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
+
+
+def _readable(row: Sequence[Any]) -> Row:
+    due_at, id, key, payload, attempts, suspect, cursor = row
+    try:
+        going = json.loads(cursor) if cursor is not None else None
+    except (ValueError, RecursionError) as error:
+        return due_at, id, readable(key), Damaged(f"its cursor cannot be read: {error}"), attempts, suspect, None
+    return due_at, id, readable(key), parsed(payload), attempts, suspect, going
+
+
+def parsed(payload: str) -> Any:
+    """Return a payload, or what stands for one that was damaged by hand."""
+    try:
+        return json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        return Damaged(f"its payload is no JSON: {error}")

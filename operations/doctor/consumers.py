@@ -1,0 +1,66 @@
+"""Who sweeps: whether anybody does, what the dead have left, and whether there are connections enough."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ...consumer.crash_log import leftovers as leftover_files
+from ...databases.spare import too_small
+from ...databases.state_folder import folder_of
+from .finding import Finding, names
+from .patient import Check, Patient
+
+
+def consumer(patient: Patient) -> Finding:
+    """Check that somebody does what is due."""
+    running = [c for c in patient.status["consumers"] if c["mode"] == "run" and c["alive"]]
+    due = sum(due for kind, _, _, due, _ in patient.counts if patient.known(kind))
+    if any(c["alive"] is None for c in patient.status["consumers"]):
+        return Finding("warn", "consumer", "this user cannot see whether it lives", "call doctor as the user that runs it")
+    if running:
+        who = "consumer {id} (pid {pid} on {host}, since {started_at:.19}Z) runs".format(**running[0])
+        if late := patient.overdue(patient.known):
+            text = f"{who}, but flags of {names(late)} are overdue"
+            fix = "if it is another application's, start this one's 'flagsweep run'; else its threads are too few, or hang"
+            return Finding("warn", "consumer", text, fix)
+        return Finding("ok", "consumer", f"{who}; flags that are due: {due}")
+    if not due:
+        return Finding("ok", "consumer", "none runs, and nothing is due")
+    return Finding(
+        "warn", "consumer", f"none runs; flags that are due: {due}", "start 'flagsweep run', or call 'flagsweep sweep'"
+    )
+
+
+def leftovers(patient: Patient) -> Finding:
+    """Look for what dead consumers left; the next one that starts clears it away."""
+    dead = [c for c in patient.status["consumers"] if c["alive"] is False]
+    if not dead:
+        return Finding("ok", "dead consumers", "none left anything")
+    who = names(f"{c['id']} (pid {c['pid']})" for c in dead)
+    reports = [str(report) for c in dead for report in _crash_reports(patient, c["id"])]
+    text = f"gone without giving back what they had claimed: {who}" + (
+        f"; what crashed stands in {names(reports)}" if reports else ""
+    )
+    return Finding(
+        "warn", "dead consumers", text, "start 'flagsweep run' or call 'flagsweep sweep': both free what they had claimed"
+    )
+
+
+def _crash_reports(patient: Patient, consumer: int) -> list[Path]:
+    if patient.site.path is None:
+        return []
+    files = leftover_files(folder_of(patient.path), consumer)
+    return [file for file in files if file.suffix == ".txt" and os.access(file, os.R_OK) and file.stat().st_size]
+
+
+def pool(patient: Patient) -> list[Finding]:
+    """Check that a pool of the site's has a connection for each thread that performs."""
+    settings = patient.site.settings
+    problem = too_small(
+        patient.store.connections.site, {n: settings.lanes.get(n, settings.threads) for n in patient.site.lane_names()}
+    )
+    return [Finding("warn", "pool", *problem)] if problem else []
+
+
+SWEEPING: list[Check] = [consumer, leftovers, pool]

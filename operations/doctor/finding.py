@@ -1,0 +1,38 @@
+"""What a finding is, and how names and times are written in one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from ...config import SECOND
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Tell what one check found.
+
+    :param level: ``ok``, ``warn`` (works, with a risk or something to look at) or ``fail`` (does not work, or loses flags).
+    :param fix: what to do; empty where all is well.
+    """
+
+    level: str
+    what: str
+    text: str
+    fix: str = ""
+
+
+def names(names: Iterable[str], most: int = 10) -> str:
+    """Return names with commas, and how many more there are."""
+    listed = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more
+
+
+def as_date(moment: int) -> str:
+    """Return a time as text, in UTC.
+
+    :param moment: microseconds.
+    """
+    return f"{datetime.fromtimestamp(moment / SECOND, UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,78 @@
+"""The flags themselves: whether somebody takes them, which are dead or damaged, and how own rows are found."""
+
+from __future__ import annotations
+
+from ...adapters.rows import OwnRows
+from ...config import SECOND
+from ...sweep.claims import Store
+from .finding import Finding, as_date, names
+from .patient import Check, Patient
+
+NEWEST = 10_000
+"""How many flags the checks of single rows look at, so that they end soon however many there are."""
+
+
+def kinds(patient: Patient) -> Finding:
+    """Check that somebody would take every flag that waits."""
+    if not patient.site.handlers:
+        return Finding("ok", "kinds", "not checked: no handlers are known here, name the site's own FlagSweep with --app")
+    unknown = sorted({str(kind) for kind, state, *_ in patient.counts if state == "waiting" and not patient.known(kind)})
+    if unknown and not patient.overdue(lambda kind: not patient.known(kind)):
+        text = f"no handler here for {names(unknown)}; none of their flags is overdue: another application seems to serve them"
+        return Finding("ok", "kinds", text)
+    if unknown:
+        count = patient.total("waiting", lambda kind: not patient.known(kind))
+        text = f"no handler is registered for {names(unknown)}; flags that wait for one: {count}"
+        fix = "register a handler for the kind, name it in the aliases= of another, or take the flags down with 'flagsweep lower'"
+        return Finding("warn", "kinds", text, fix)
+    return Finding("ok", "kinds", f"handlers for {names(sorted(patient.site.handlers))}")
+
+
+def dead_flags(patient: Patient) -> Finding:
+    """Look for flags that a person has to decide about."""
+    count = patient.total("dead")
+    if count:
+        fix = "see 'flagsweep list --state dead', then 'flagsweep retry' or 'flagsweep discard'"
+        return Finding("warn", "dead flags", f"{count}, kept until a person decides", fix)
+    return Finding("ok", "dead flags", "none")
+
+
+def rows(patient: Patient) -> Finding:
+    """Look for rows that were damaged by hand."""
+    damaged = patient.store.damaged(NEWEST)
+    if damaged:
+        text = f"due time or payload cannot be read: flag {names(str(id) for id in damaged)}"
+        fix = "a running consumer parks them as dead, with the reason; then 'flagsweep discard'"
+        return Finding("warn", "rows", text, fix)
+    return Finding("ok", "rows", f"the newest {NEWEST:,} can be read")
+
+
+def raise_times(patient: Patient) -> Finding:
+    """Look for flags that were raised while a clock was wrong."""
+    latest = patient.store.latest_raise(NEWEST)
+    if latest is not None and latest > patient.now + 60 * SECOND:
+        text = f"a flag was raised at {as_date(latest)}, and now it is {as_date(patient.now)}"
+        return Finding(
+            "warn", "raise times", text, "set the clocks of this machine and of what raises flags; a consumer mends the flags"
+        )
+    return Finding("ok", "raise times", "none lies in the future")
+
+
+def own_rows(patient: Patient) -> list[Finding]:
+    """Check that the site's own rows are found through an index."""
+    handlers = patient.site.handlers.values()
+    return [_own_rows_of(patient.store, handler.kind, handler.rows) for handler in handlers if handler.rows is not None]
+
+
+def _own_rows_of(store: Store, kind: str, rows: OwnRows) -> Finding:
+    table = rows.model._meta.table_name
+    if not store.connections.engine.table_exists(table):
+        fix = "create the table; until then this kind is not looked for, other kinds go on"
+        return Finding("warn", "own rows", f"{kind}: there is no table {table}", fix)
+    if store.reads_all(rows.query(store.connections.dialect, kind, 1)):
+        text = f"{kind}: every look for work reads the whole table {table}, for want of an index"
+        return Finding("warn", "own rows", text, store.index_for(rows.model, rows.condition(), rows.fields()))
+    return Finding("ok", "own rows", f"{kind} finds its rows in {table} through an index")
+
+
+FLAGS: list[Check] = [kinds, dead_flags, rows, raise_times, own_rows]

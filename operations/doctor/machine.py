@@ -1,0 +1,101 @@
+"""The machine: its SQLite, its clock, and the disk that the database's file is on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from pathlib import Path
+
+from ...config import SECOND
+from ...consumer.wakeups import LOCAL, file_system
+from ...databases.library import version_of
+from .finding import Finding, as_date
+from .patient import Check, Patient
+
+MIB = 1024 * 1024
+LITTLE_SPACE = 64 * MIB
+LONG_LOG = 64 * MIB
+"""A log of this size means that some reader has kept SQLite from writing it back for long."""
+FIRST_YEAR = 1_704_067_200 * SECOND
+"""2024-01-01: a clock that shows less has never been set."""
+RETURNING = (3, 35, 0)
+WAL_RESET_BUG = ((3, 7, 0), (3, 51, 2))
+"""First and last SQLite that may damage a database in WAL mode: https://sqlite.org/wal.html#walresetbug."""
+NETWORK = ("nfs", "cifs", "smb", "afs", "ceph", "glusterfs", "lustre", "ncpfs", "fuse.sshfs", "fuse.rclone", "fuse.s3fs")
+
+
+def sqlite(patient: Patient) -> Finding:
+    """Check the version of SQLite that our connections go through."""
+    name = version_of(patient.store.connections.engine)
+    version = tuple(map(int, name.split(".")))
+    if version < RETURNING:
+        return Finding("fail", "SQLite", f"{name} is too old: flagsweep needs 3.35", "use a Python that has a newer SQLite")
+    first, last = WAL_RESET_BUG
+    if first <= version <= last:
+        text = f"{name} has the WAL-reset bug, which damages a database in rare cases (two writers at one instant)"
+        fix = "pip install 'flagsweep[apsw]' and driver='apsw', which brings a newer one; keep backups until then"
+        return Finding("warn", "SQLite", text, fix)
+    return Finding("ok", "SQLite", name)
+
+
+def clock(patient: Patient) -> Finding:
+    """Check that the clock has been set at all."""
+    if patient.now < FIRST_YEAR:
+        text = f"it is {as_date(patient.now)} by this machine's clock"
+        return Finding("fail", "clock", text, "set the clock: flags are not due until the time they were raised for")
+    return Finding("ok", "clock", as_date(patient.now))
+
+
+MACHINE: list[Check] = [sqlite, clock]
+
+
+def file_system_kind(patient: Patient) -> Finding:
+    """Check that the file system has the locks and the shared memory that SQLite needs."""
+    kind = file_system(patient.path.resolve())
+    if kind.startswith(NETWORK):
+        text = f"{kind} is a network's: SQLite's log does not work there, and the database will be damaged"
+        return Finding("fail", "file system", text, "move the database to a local disk")
+    if kind == "tmpfs":
+        return Finding("warn", "file system", "tmpfs: a restart of this machine deletes the database", "move it to a disk")
+    if kind not in LOCAL:
+        text = f"{kind} is not known to have working locks, and commits are seen by polling there"
+        return Finding("warn", "file system", text, "move the database to a local disk, such as one with ext4 or xfs")
+    return Finding("ok", "file system", kind)
+
+
+def folder(patient: Patient) -> Finding:
+    """Check that SQLite can put its log beside the database, and that strangers cannot."""
+    place = patient.path.parent
+    if not os.access(place, os.W_OK | os.X_OK):
+        text = f"{place} is not writable for this user: SQLite keeps its log beside the database"
+        return Finding("fail", "folder", text, "mend its rights, or use the user that owns it")
+    for path in (place, patient.path):
+        if path.exists() and path.stat().st_mode & stat.S_IWOTH:
+            text = f"anybody on this machine may write to {path}"
+            fix = "give the database a folder of its own" if path.stat().st_mode & stat.S_ISVTX else f"chmod o-w {path}"
+            return Finding("warn", "folder", text, fix)
+    return Finding("ok", "folder", f"{place} is writable, for its owner and group alone")
+
+
+def disk_space(patient: Patient) -> Finding:
+    """Check that there is room for the database to grow."""
+    free = shutil.disk_usage(patient.path.parent).free
+    if free < LITTLE_SPACE:
+        return Finding("warn", "disk space", f"{free // MIB} MiB are free", "free some space: on a full disk every raise fails")
+    return Finding("ok", "disk space", f"{free / 1024 / MIB:.1f} GiB are free")
+
+
+def log_size(patient: Patient) -> Finding:
+    """Check that the write-ahead log is written back now and then."""
+    log = Path(f"{patient.path}-wal")
+    size = log.stat().st_size if log.exists() else 0
+    if size > LONG_LOG:
+        text = f"{log} has {size // MIB} MiB: a reader that never ends keeps it from being written back"
+        return Finding(
+            "warn", "write-ahead log", text, "look for a program that leaves a query or a transaction open, and end it"
+        )
+    return Finding("ok", "write-ahead log", f"{size / MIB:.1f} MiB")
+
+
+FILES: list[Check] = [file_system_kind, folder, disk_space, log_size]

@@ -1,0 +1,49 @@
+"""What several checks look at, asked once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ...config import SECOND
+from ...consumer.keeper import OVERDUE
+from ..site import Site
+from .finding import Finding
+
+
+class Patient:
+    """Hold what several checks look at, asked once."""
+
+    def __init__(self, site: Site):
+        self.site = site
+        self.store = site.store
+        self.dialect: Any = site.connections.dialect
+        self.path = site.path or Path(site.connections.where)
+        self.now = site.clock.now()
+
+    @cached_property
+    def status(self) -> dict[str, Any]:
+        return self.site.status()
+
+    @cached_property
+    def counts(self) -> list[tuple[str, str, int, int, int | None]]:
+        return self.site.verbs.counts(self.now)
+
+    def total(self, state: str, kinds: Callable[[str], bool] = lambda kind: True) -> int:
+        """Return how many flags of these kinds are in a state."""
+        return sum(count for kind, its_state, count, _, _ in self.counts if its_state == state and kinds(kind))
+
+    def overdue(self, kinds: Callable[[str], bool]) -> list[str]:
+        """Return those of these kinds that have flags which somebody who serves them would have begun."""
+        late = self.now - OVERDUE * SECOND
+        return sorted({str(kind) for kind, _, _, due, earliest in self.counts if due and (earliest or 0) <= late and kinds(kind)})
+
+    def known(self, kind: str) -> bool:
+        """Return whether a handler takes flags of this kind. Without any handler, nothing is known."""
+        handlers = self.site.handlers
+        return not handlers or kind in handlers or any(kind in h.options.aliases for h in handlers.values())
+
+
+Check = Callable[[Patient], "Finding | list[Finding]"]

@@ -1,0 +1,263 @@
+"""Payloads: how a call becomes the payload of its flag, and the key that tells it from others; and the options of one raise."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from .config import PRIORITIES, SECOND, Problems, seconds
+from .errors import ConfigError, PayloadError, SignatureError
+
+KEY_LIMIT = 200
+"""Characters of a key. The arguments of a raise make a longer one: then their SHA-256 takes its place."""
+
+DEPTH = 64
+"""How deep a payload may be nested."""
+
+CHUNK = 1000
+"""Raises that ``raise_many`` sends in one statement, at the most."""
+
+CHUNK_BYTES = 262_144
+"""Characters of one statement's payloads: escaped, with keys, far less than a server takes (MySQL's max_allowed_packet)."""
+
+_to_json = json.JSONEncoder(separators=(",", ":"), sort_keys=True, allow_nan=False).encode
+_SCALARS = frozenset((str, int, bool, type(None)))
+
+
+class Calls:
+    """Turn calls of one function into payloads and keys.
+
+    :param own_row: it gets a row of the site's, and no other argument must be given.
+    :param unique: calls with the same arguments are the same flag.
+    :raises ConfigError: where calls of it could not be told apart by name, or nobody could wait for it.
+    """
+
+    def __init__(self, kind: str, function: Callable[..., Any], own_row: bool, unique: bool):
+        self.signature, self.wants_flag = signature_of(function, kind, own_row)
+        self._kind = kind
+        self._unique = unique
+        parameters = self.signature.parameters.values()
+        self._defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+        self._names = frozenset(self.signature.parameters)
+
+    def bind(self, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments of a call by name.
+
+        :raises SignatureError: where the function would not accept them.
+        """
+        try:
+            return self.signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise SignatureError(f"{self._kind}{self.signature}: {error}") from None
+
+    def written(self, args: tuple, kwargs: dict[str, Any], limit: int) -> tuple[str, str]:
+        """Return payload and key of a call, both as text.
+
+        :param limit: bytes of the payload.
+        :raises SignatureError, PayloadError: where it is no call of this function, or not JSON, too large or too deep.
+        """
+        given = kwargs if not args and kwargs.keys() == self._names else self.bind(args, kwargs)
+        payload = encode(given, self._kind, limit)
+        if not self._unique:
+            return payload, uuid.uuid4().hex
+        key = self._key(given, payload) if self._defaults else payload
+        return payload, key if len(key) <= KEY_LIMIT else hashlib.sha256(key.encode()).hexdigest()
+
+    def _key(self, given: Mapping[str, Any], payload: str) -> str:
+        """Return the arguments that differ from their defaults: what is added to a function later changes no key."""
+        telling = {name: value for name, value in given.items() if name not in self._defaults or value != self._defaults[name]}
+        return payload if len(telling) == len(given) else _to_json(telling)
+
+    def keyed(
+        self, arguments: Iterable[Any], limit: int, long_way: Callable[[int, Any], tuple[str, str]]
+    ) -> Iterator[tuple[str, str]]:
+        """Yield key and payload of each item. The common case stays in this loop: a call for each would double the time.
+
+        :param long_way: gives payload and key of the item with this number.
+        """
+        limit = min(limit, KEY_LIMIT)
+        names, encode_json, simple = self._names, _to_json, self._unique and not self._defaults
+        for index, item in enumerate(arguments):
+            if simple and type(item) is dict and item.keys() == names and _SCALARS.issuperset(map(type, item.values())):
+                try:
+                    payload = encode_json(item)
+                except ValueError:
+                    payload = ""  # A number too long for Python to write: the long way says so.
+                if 0 < len(payload) <= limit:
+                    yield payload, payload
+                    continue
+            payload, key = long_way(index, item)
+            yield key, payload
+
+
+def signature_of(function: Callable[..., Any], kind: str, own_row: bool) -> tuple[inspect.Signature, bool]:
+    """Return the signature that a raise must fit, without ``flag``, and whether the function asks for ``flag``.
+
+    :raises ConfigError: where calls of it could not be told apart by name, or nobody could wait for it.
+    """
+    if isinstance(function, classmethod) or _is_method(function):
+        raise ConfigError(
+            f"the handler {kind!r} is a method of a class, and nobody would have an object to call it on: write a function "
+            "of the module, or put @staticmethod between"
+        )
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        raise ConfigError(f"the handler {kind!r} must be a plain function: for a coroutine write one that calls asyncio.run(...)")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"the handler {kind!r} must be a function with a signature: {error}") from error
+    bad = [str(p) for p in signature.parameters.values() if p.kind in (p.VAR_POSITIONAL, p.POSITIONAL_ONLY, p.VAR_KEYWORD)]
+    if bad:
+        raise ConfigError(
+            f"the handler {kind!r} has {', '.join(bad)}: give every parameter a name, so that its arguments can be kept by name"
+        )
+    kept = [p for name, p in signature.parameters.items() if name != "flag"]
+    if own_row and len([p for p in kept if p.default is p.empty]) != 1:
+        raise ConfigError(
+            f"the handler {kind!r} gets the row alone, so it must have one parameter without a default; it has {signature}"
+        )
+    return signature.replace(parameters=kept), "flag" in signature.parameters
+
+
+def _is_method(function: Any) -> bool:
+    """Return whether a function stands in a class body and wants its object, as far as names tell."""
+    owner = "" if inspect.ismethod(function) else getattr(function, "__qualname__", "").rpartition(".")[0]
+    code = getattr(function, "__code__", None)
+    names = code.co_varnames[: code.co_argcount] if code is not None else ()
+    return bool(owner) and not owner.endswith("<locals>") and names[:1] in (("self",), ("cls",))
+
+
+def encode(arguments: Mapping[str, Any], kind: str, limit: int) -> str:
+    """Return arguments as compact JSON text, with sorted names and in ASCII, so that every database keeps it to the letter.
+
+    :param limit: bytes.
+    :raises PayloadError: naming the argument, its value and the fix.
+    """
+    left = iter(range(limit))
+    for name, value in arguments.items():
+        if type(value) not in _SCALARS:
+            _check_value(value, f"{kind}: argument {name!r}", 1, left)
+    try:
+        payload = _to_json(arguments)
+    except ValueError as error:
+        raise PayloadError(f"{kind}: the arguments cannot be written as JSON: {error}; pass a huge number as text") from None
+    if len(payload) > limit:
+        raise PayloadError(
+            f"{kind}: the payload has {len(payload):,} bytes, the limit is {limit:,}: keep the data in a table and pass its id"
+        )
+    return payload
+
+
+def _check_value(value: Any, what: str, depth: int, left: Iterator[int]) -> None:
+    """Refuse what is not JSON. ``left`` has a step for each byte: lists shared by lists can spell far more than they are."""
+    if next(left, None) is None:
+        raise PayloadError(f"{what} has more values than its limit has bytes: keep the data in a table and pass its id")
+    if depth > DEPTH:
+        raise PayloadError(f"{what} is nested deeper than {DEPTH}: keep the data in a table and pass its id")
+    if isinstance(value, float):
+        if value != value or value in (float("inf"), float("-inf")):
+            raise PayloadError(f"{what} is {value!r}, which JSON does not have: pass None or a string")
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            if not isinstance(name, str):
+                raise PayloadError(f"{what} has the key {name!r}: JSON has only strings as keys, so pass str({name!r})")
+            _check_value(item, f"{what}[{name!r}]", depth + 1, left)
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            _check_value(item, f"{what}[{index}]", depth + 1, left)
+    elif not isinstance(value, (str, int, type(None))):
+        raise PayloadError(f"{what} is {short(value)}, which is not JSON: {_hint(value)}")
+
+
+def _hint(value: Any) -> str:
+    if hasattr(value, "isoformat"):
+        return "pass .isoformat() and parse it in the handler"
+    if hasattr(value, "_meta") or hasattr(value, "id") or hasattr(value, "pk"):
+        return "pass its .id and load it in the handler"
+    return "pass str(...) of it, or the parts that the handler needs"
+
+
+def short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 80 else f"{text[:77]}... ({len(text):,} characters)"
+
+
+def chunks_of(items: list[str]) -> Iterator[str]:
+    """Yield JSON arrays of these elements, none longer than a statement may be unless a single one is."""
+    chunk = "[" + ",".join(items) + "]"
+    if len(chunk) <= CHUNK_BYTES or len(items) == 1:
+        yield chunk
+        return
+    half = len(items) // 2
+    yield from chunks_of(items[:half])
+    yield from chunks_of(items[half:])
+
+
+def element(key: str, payload: str) -> str:
+    """Return one item of a chunk: a payload that is its own key stands alone, else both stand as strings, kept to the letter."""
+    return payload if key is payload and "\\" not in payload else _to_json([key, payload])
+
+
+@dataclass(frozen=True)
+class Raise:
+    """The options of one raise. ``after`` and ``at`` are microseconds."""
+
+    after: int = 0
+    at: int | None = None
+    key: str | None = None
+    priority: int | None = None
+
+    @classmethod
+    def checked(cls, delay: object, at: datetime | None, key: str | None, priority: int | None, now: int) -> Raise:
+        """Return the options.
+
+        :raises ConfigError: naming every bad one at once.
+        """
+        problems = Problems()
+        after = 0 if delay is None else int((problems.take(seconds, delay, "delay") or 0) * SECOND)
+        moment = None if at is None else problems.take(_moment, at, now)
+        if delay is not None and at is not None:
+            problems.found.append(f"give delay or at, not both: got delay={delay!r} and at={at!r}")
+        if key is not None and (
+            not isinstance(key, str) or not 1 <= len(key) <= KEY_LIMIT or "\0" in key or not key.isprintable()
+        ):
+            problems.found.append(
+                f"key must be 1 to {KEY_LIMIT} printable characters, got {short(key)}: use an id, or a hash of what you have"
+            )
+        if priority is not None:
+            check_priority(problems, priority)
+        problems.raise_any()
+        return cls(after, moment, key, priority)
+
+    def due(self, now: int) -> int:
+        """Return when the flag is due, in microseconds UTC."""
+        return self.at if self.at is not None else now + self.after
+
+
+AS_EVER = Raise()
+"""A raise without options of its own."""
+
+
+def _moment(at: Any, now: int) -> int:
+    if not isinstance(at, datetime) or at.utcoffset() is None:
+        raise ConfigError(f"at must be a datetime with a time zone, got {at!r}: use datetime.now(timezone.utc) + timedelta(...)")
+    elapsed = at - datetime(1970, 1, 1, tzinfo=UTC)
+    moment = (elapsed.days * 86400 + elapsed.seconds) * SECOND + elapsed.microseconds
+    if moment < now - SECOND:
+        raise ConfigError(f"at lies in the past: got {at.isoformat()}; leave it out for 'now'")
+    seconds(max(0, moment - now) / SECOND, "at (counted from now)")
+    return moment
+
+
+def check_priority(problems: Problems, value: Any) -> int:
+    """Return a priority: a whole number from -100 to 100, the higher the sooner."""
+    return problems.number(value, "priority", PRIORITIES[0], PRIORITIES[-1], whole=True)

@@ -1,0 +1,144 @@
+"""The claimer: which flags of a lane are due, and how many of them are taken now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ..adapters.rows import OwnRows
+from ..databases.pacer import Pacer
+from .claims import Claimed, Store, new_token
+from .demand import HUNGRY, SATED, WHEN_FREE
+from .discovery import Discovery
+from .member import Member
+from .parts import Parts
+from .threads import Pool
+
+Due = tuple[int, str]
+"""Priority and kind of flags that are due."""
+
+
+class Claimer:
+    """Claim flags of one lane, the most urgent first, and no more than its threads will soon have begun.
+
+    :param kinds: the lane's kinds, aliases included.
+    """
+
+    def __init__(
+        self, kinds: Iterable[str], store: Store, pool: Pool, pacer: Pacer, member: Member, parts: Parts, discovery: Discovery
+    ):
+        self.left: int | None = None
+        """How many flags may still be claimed; None: however many."""
+        self._kinds = list(kinds)
+        self._store = store
+        self._connections = store.connections
+        self._pool = pool
+        self._pacer = pacer
+        self._member = member
+        self._parts = parts
+        self._discovery = discovery
+        self._hints: set[Due] = set()
+        self._in_doubt: list[int] = []
+
+    @property
+    def kinds(self) -> Sequence[str]:
+        """The kinds of the lane."""
+        return self._kinds
+
+    def hint(self, due: Iterable[Due]) -> None:
+        """Say that flags of these sorts are due: whoever claims next need not look first."""
+        self._hints.update(due)
+
+    def hinted(self) -> list[Due]:
+        """Return what is said to be due, the most urgent first, and forget it."""
+        hints, self._hints = self._hints, set()
+        return most_urgent_first(hints)
+
+    def due(self, now: int) -> list[Due]:
+        """Return what is due, the most urgent first; kinds of one priority take turns at being first."""
+        self._hints = set()  # This look sees what they told of.
+        self._kinds = self._kinds[1:] + self._kinds[:1]
+        due = [(priority, kind) for kind, priority, earliest in self._store.agenda(self._kinds) if earliest <= now]
+        return most_urgent_first(due)
+
+    def claim(self, due: Sequence[Due], now: int, most: int | None = None) -> list[Claimed]:
+        """Take what there is room for, within a ``write``.
+
+        :param most: no more flags than this.
+        """
+        claimed: list[Claimed] = []
+        limits = [limit for limit in (self._pacer.batch, self.left, most) if limit is not None]
+        for index, (priority, kind) in enumerate(due):
+            peers = sum(1 for p, _ in due[index:] if p == priority)
+            room = min(self._pool.room(kind), *limits) - len(claimed)
+            share = -(-room // peers)
+            if share > 0:
+                taken = self._take(kind, priority, share, now)
+                claimed += taken
+                more = HUNGRY if len(taken) == share else SATED
+            else:
+                more = WHEN_FREE
+            self._pool.demand.want(more)
+        return claimed
+
+    def _take(self, kind: str, priority: int, limit: int, now: int) -> list[Claimed]:
+        """Claim flags of one sort; of a turn that is taken part by part, a sort that cannot be claimed is left out."""
+        self._in_doubt.append(token := new_token())
+        with self._parts.part(f"flags of {kind} cannot be claimed") as part:
+            taken = self._store.claim(kind, priority, limit, self._member.id, now, token)
+            if self._discovery.has_rows:
+                taken = self._without_held(taken, now)
+                self._lower_early(taken)
+        return [] if part.failed else taken
+
+    def _without_held(self, claimed: list[Claimed], now: int) -> list[Claimed]:
+        """Give back flags whose column comes down before and whose row somebody holds: they are asked for again in a second."""
+        if not claimed or self._connections.dialect.one_writer or self._discovery.early(claimed[0].kind) is None:
+            return claimed
+        held = self._discovery.held([(flag, _row_of(flag)) for flag in claimed])
+        self._store.give_back([flag for flag in claimed if flag.id in held], now)
+        return [flag for flag in claimed if flag.id not in held]
+
+    def _lower_early(self, claimed: list[Claimed]) -> None:
+        """Lower the columns of flags whose handlers want that before; where it fails, only of those that it fails for."""
+        early = [(flag, rows) for flag in claimed if (rows := self._discovery.early(flag.kind)) is not None]
+        if early and self._trouble_of(early) is not None:
+            for each in early:
+                each[0].trouble = self._trouble_of([each])
+
+    def _trouble_of(self, early: list[tuple[Claimed, OwnRows]]) -> Exception | None:
+        """Lower the columns of these flags; where that fails, of none of them, and return why."""
+        try:
+            with self._connections.undoable():
+                for flag, rows in early:
+                    rows.lower(self._connections.engine, self._connections.dialect, _row_of(flag))
+        except Exception as error:
+            self._parts.raise_if_away(error)
+            return error
+        return None
+
+    # What became of claims whose answer was lost.
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether a claim may have taken place of which nobody knows."""
+        return bool(self._in_doubt)
+
+    def release_in_doubt(self) -> None:
+        """Give back what such claims took, within a ``write``: a commit whose answer was lost may have taken place."""
+        self._store.release_claims(self._in_doubt, self._member.id)
+
+    def committed(self, claimed: int) -> None:
+        """Take note that all claims so far are known, and committed."""
+        self._in_doubt.clear()
+        if self.left is not None:
+            self.left -= claimed
+
+
+def most_urgent_first(due: Iterable[Due]) -> list[Due]:
+    """Return what is due by priority; one that was damaged by hand counts as none."""
+    return sorted(due, key=lambda item: -item[0] if isinstance(item[0], (int, float)) else 0)
+
+
+def _row_of(flag: Claimed) -> str:
+    """Return which row of the site's a flag is for; of a damaged one nothing that is a row's."""
+    return str(flag.payload.get("row")) if isinstance(flag.payload, dict) else ""

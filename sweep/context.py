@@ -1,0 +1,45 @@
+"""The context: what a handler that asks for it knows of its flag, and can say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import ClaimLost
+from ..payloads import encode
+from .claims import Claimed, Store
+
+CURSOR_LIMIT = 32_768
+"""Bytes of JSON that ``flag.progress`` keeps."""
+
+
+class FlagContext:
+    """What a handler that names a parameter ``flag`` gets."""
+
+    def __init__(self, claimed: Claimed, atomic: bool, store: Store, stopping: Callable[[], bool]):
+        self.id = claimed.id
+        self.kind = claimed.kind
+        self.key = claimed.key
+        self.attempt = claimed.attempts + 1
+        self.cursor = claimed.cursor
+        self._token = claimed.token
+        self._atomic = atomic
+        self._store = store
+        self._stopping = stopping
+
+    def should_stop(self) -> bool:
+        """Return whether the consumer is stopping: save your progress and raise ``Snooze(0)`` to go on after the restart."""
+        return self._stopping()
+
+    def progress(self, cursor: Any) -> None:
+        """Keep how far the work has come; the next attempt finds it as ``flag.cursor``.
+
+        :param cursor: any small JSON value.
+        :raises PayloadError: where it is not.
+        :raises ClaimLost: where the flag was lowered by hand meanwhile, or is no longer this consumer's.
+        """
+        text = encode({"cursor": cursor}, f"progress of {self.kind}", CURSOR_LIMIT)
+        if not self._store.progress(self.id, self._token, text[len('{"cursor":') : -1], self._atomic):
+            raise ClaimLost(f"flag {self.id} of {self.kind} is no longer up: stop working on it")
+        self.cursor = json.loads(text)["cursor"]

@@ -1,0 +1,161 @@
+"""Outcomes: what became of an attempt, and what each kind of it makes of its flag."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from ..adapters.rows import OwnRows, Row
+from ..config import SECOND
+from ..databases.connections import Connections
+from ..handlers import Handler
+from ..logs import clean, headline
+from ..models import record
+from .claims import Claimed, Step
+
+log = logging.getLogger("flagsweep")
+
+
+class Outcome:
+    """Say what becomes of a flag: it is lowered where the outcome says so, else its step says how it leaves *claimed*."""
+
+    settled: str | None = None
+    """How the flag left *claimed* already: nothing is left to do."""
+    again = "again"
+    """What it is called where the flag waits again."""
+    lowered = "lowered"
+    """What it is called where the flag is gone."""
+    error: str | None = None
+    """What is told of an attempt that failed."""
+    exception: BaseException | None = None
+
+    def lowers(self, handler: Handler) -> bool:
+        """Return whether the flag comes down."""
+        return False
+
+    def lowers_row(self, claimed: Claimed) -> bool:
+        """Return whether a row of the site's comes down with the flag."""
+        return False
+
+    def lower_row(self, connections: Connections, handler: Handler, claimed: Claimed, now: int) -> None:
+        """Do what goes with a flag that was lowered just now, in the same transaction."""
+
+    def step(self, handler: Handler, claimed: Claimed, now: int) -> Step:
+        """Return how a claimed flag leaves *claimed* where it is not lowered.
+
+        :param now: microseconds UTC.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is not settled by a step")
+
+    def tell(self, claimed: Claimed, how: str) -> None:
+        """Say what is to be said of a flag that was lowered, once that has committed."""
+
+
+@dataclass(frozen=True)
+class Lowered(Outcome):
+    """The work is done. ``row`` is the own row whose column comes down with the flag."""
+
+    row: Row | None = None
+
+    def lowers(self, handler: Handler) -> bool:
+        return True
+
+    def lowers_row(self, claimed: Claimed) -> bool:
+        return claimed.row is not None and self.row is not None
+
+    def lower_row(self, connections: Connections, handler: Handler, claimed: Claimed, now: int) -> None:
+        if self.row is not None and (rows := _lowered_after(handler)) is not None:
+            rows.lower_done(connections.engine, connections.dialect, self.row)
+
+
+@dataclass(frozen=True)
+class Settled(Outcome):
+    """Nothing is left to settle: ``lowered`` or ``again`` by an atomic handler's own transaction."""
+
+    settled: str
+
+
+@dataclass(frozen=True)
+class Failed(Outcome):
+    """The attempt failed.
+
+    :param after: seconds until the next, instead of the handler's backoff.
+    """
+
+    error: str
+    exception: BaseException
+    after: float | None = None
+    final: bool = False
+
+    def step(self, handler: Handler, claimed: Claimed, now: int) -> Step:
+        options, attempts = handler.options, claimed.attempts + 1
+        if self.final or attempts >= options.max_attempts:
+            return Step("dead", attempts, now, 0, _longest(handler, now), error=self.error)
+        wait = options.backoff.delay(attempts) if self.after is None else self.after
+        due = now + int(wait * SECOND)
+        return Step("waiting", attempts, due, attempts, due, error=self.error)
+
+
+@dataclass(frozen=True)
+class Snoozed(Outcome):
+    """The handler asked for later, in so many seconds."""
+
+    delay: float
+    again = "snoozed"
+
+    def step(self, handler: Handler, claimed: Claimed, now: int) -> Step:
+        due = now + int(self.delay * SECOND)
+        return Step("waiting", claimed.attempts, due, claimed.attempts, due, earlier=True)
+
+
+@dataclass(frozen=True)
+class Parked(Outcome):
+    """The flag cannot be run at all: its row is damaged."""
+
+    reason: str
+
+    @property
+    def error(self) -> str:  # type: ignore[override]
+        return self.reason
+
+    def step(self, handler: Handler, claimed: Claimed, now: int) -> Step:
+        return Step("dead", claimed.attempts, now, 0, _longest(handler, now), error=clean(f"parked: {self.reason}"))
+
+
+@dataclass(frozen=True)
+class Discarded(Parked):
+    """The handler gave the work up. Where a condition would find it anew, the flag stays, parked."""
+
+    lowered = "discarded"
+
+    def lowers(self, handler: Handler) -> bool:
+        return handler.rows is None or handler.rows.column is not None
+
+    def lowers_row(self, claimed: Claimed) -> bool:
+        return claimed.row is not None
+
+    def lower_row(self, connections: Connections, handler: Handler, claimed: Claimed, now: int) -> None:
+        if (rows := _lowered_after(handler)) is not None:
+            where = (connections.engine, connections.dialect)
+            rows.lower(*where, claimed.key) if claimed.row is None else rows.lower_done(*where, claimed.row)
+        record(connections.engine, [(claimed.id, claimed.kind, claimed.key, "discarded", self.reason)], now)
+
+    def tell(self, claimed: Claimed, how: str) -> None:
+        log.info("%s (flag %d) %s: %s", claimed.kind, claimed.id, how, headline(self.reason))
+
+
+class NotStarted(Outcome):
+    """Its claim was given back just as a thread took it: whoever claims it next runs it."""
+
+
+DONE = Lowered()
+NOT_STARTED = NotStarted()
+
+
+def _lowered_after(handler: Handler) -> OwnRows | None:
+    """Return the rows whose columns come down with their flags; what comes down before is down already."""
+    return None if handler.rows is None or handler.rows.early else handler.rows
+
+
+def _longest(handler: Handler, now: int) -> int:
+    return now + int(handler.options.backoff.longest() * SECOND)

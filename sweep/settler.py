@@ -1,0 +1,188 @@
+"""The settler: outcomes become what their flags are from now on, many in one transaction."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+
+from ..handlers import Handler
+from ..logs import describe, headline
+from .claims import Claimed, Store
+from .discovery import Discovery
+from .outcomes import DONE, NOT_STARTED, Failed, Outcome
+from .parts import HELD, Parts
+
+log = logging.getLogger("flagsweep")
+
+Done = tuple[Claimed, Outcome, float]
+"""A flag, what became of it, and the seconds that it took."""
+
+News = list[Callable[[], None]]
+"""What is to be told once the transaction has committed."""
+
+OnDead = Callable[[Claimed, str], None]
+
+
+class Settler:
+    """Settle the outcomes of one lane.
+
+    :param handlers: by kind, aliases included.
+    :param on_dead: called with each flag that died, and why.
+    :param keep_error: keep the first exception of a handler. It holds frames, and with them what a handler had open.
+    """
+
+    def __init__(
+        self,
+        handlers: Mapping[str, Handler],
+        store: Store,
+        parts: Parts,
+        discovery: Discovery,
+        on_dead: OnDead,
+        keep_error: bool = False,
+    ):
+        self.first_error: BaseException | None = None
+        """The first exception of a handler, where it is kept."""
+        self._handlers = handlers
+        self._store = store
+        self._connections = store.connections
+        self._parts = parts
+        self._discovery = discovery
+        self._on_dead = on_dead
+        self._keep_error = keep_error
+        self._held: list[Done] = []
+        self._held_until = 0.0
+
+    # What somebody else's open transaction holds.
+
+    @property
+    def holds(self) -> bool:
+        """Whether there are outcomes that could not be settled yet, since somebody else's transaction held their flags."""
+        return bool(self._held)
+
+    def tokens(self) -> set[int]:
+        """Return the claims of the flags that could not be settled yet."""
+        return {claimed.token for claimed, *_ in self._held}
+
+    def no_longer_held(self) -> list[Done]:
+        """Return outcomes that could not be settled: now they may."""
+        if not self._held or time.monotonic() < self._held_until:
+            return []
+        outcomes, self._held = self._held, []
+        return outcomes
+
+    def keep(self, held: list[Done]) -> None:
+        """Keep outcomes that cannot be settled yet."""
+        if held:
+            self._held += held
+            self._held_until = time.monotonic() + HELD
+
+    def free_to_settle(self, outcomes: list[Done]) -> tuple[list[Done], list[Done]]:
+        """Part outcomes into those that can be settled now, and those whose flags somebody else's open transaction holds."""
+        held = self._store.held([claimed.id for claimed, *_ in outcomes]) if outcomes else set()
+        if self._discovery.has_rows and not self._connections.dialect.one_writer:
+            rows = [(claimed, claimed.row.key) for claimed, outcome, _ in outcomes if outcome.lowers_row(claimed)]
+            held |= self._discovery.held(rows)
+        if not held:
+            return outcomes, []
+        return [o for o in outcomes if o[0].id not in held], [o for o in outcomes if o[0].id in held]
+
+    # Settling, within the open transaction.
+
+    def settle(self, outcomes: list[Done], now: int) -> tuple[Counter[str], News]:
+        """Settle outcomes within the open transaction; return counts, and what is to be told once it has committed."""
+        return self._settle_each(outcomes, now) if self._parts.apart else self._settle(outcomes, now)
+
+    def _settle(self, outcomes: list[Done], now: int) -> tuple[Counter[str], News]:
+        counts: Counter[str] = Counter()
+        lowered: dict[int, list[int]] = defaultdict(list)
+        rest, unstarted, news = [], [], []
+        for claimed, outcome, _ in outcomes:
+            if outcome is DONE:
+                lowered[claimed.token].append(claimed.id)
+            elif outcome is NOT_STARTED:
+                unstarted.append(claimed)
+            else:
+                rest.append((claimed, outcome))
+        for token, ids in lowered.items():
+            gone, bumped = self._store.lower(ids, token)
+            counts.update(lowered=gone, again=bumped, lost=len(ids) - gone - bumped)
+        if unstarted:
+            released = self._store.give_back(unstarted, now)
+            counts.update(released=released, lost=len(unstarted) - released)
+        for claimed, outcome in rest:
+            how, tell = self._settle_one(claimed, outcome, now)
+            counts[how] += 1
+            news.append(tell)
+        return counts, news
+
+    def _settle_each(self, outcomes: list[Done], now: int) -> tuple[Counter[str], News]:
+        """Settle one by one, since together they could not be: the flag to blame has failed, all others count."""
+        counts: Counter[str] = Counter()
+        news: News = []
+        for claimed, outcome, took in outcomes:
+            try:
+                with self._connections.undoable():
+                    count, told = self._settle([(claimed, outcome, took)], now)
+            except Exception as error:
+                self._parts.raise_if_away(error)
+                count, told = self._settle_failed(claimed, error, took, now)
+            counts.update(count)
+            news += told
+        return counts, news
+
+    def _settle_failed(self, claimed: Claimed, error: Exception, took: float, now: int) -> tuple[Counter[str], News]:
+        """Settle a flag whose outcome the database does not take, as a failure; where not even that goes, leave it claimed."""
+        for text in (describe(error), f"its outcome could not be kept: {type(error).__name__}"):
+            try:
+                with self._connections.undoable():
+                    return self._settle([(claimed, Failed(text, error), took)], now)
+            except Exception as again:
+                self._parts.raise_if_away(again)
+                error = again
+        log.error("%s (flag %d) cannot be settled, it stays claimed: %s", claimed.kind, claimed.id, headline(describe(error)))
+        return Counter(lost=1), []
+
+    def _settle_one(self, claimed: Claimed, outcome: Outcome, now: int) -> tuple[str, Callable[[], None]]:
+        if outcome.settled is not None:
+            return outcome.settled, _nothing
+        handler = self._handlers[claimed.kind]
+        if outcome.lowers(handler):
+            try:
+                with self._connections.undoable():
+                    return self._lower(claimed, outcome, handler, now)
+            except Exception as error:  # A trigger, a constraint: this row cannot be lowered, and holds up no other.
+                if not self._connections.dialect.in_transaction(self._connections.engine):
+                    raise
+                self._parts.raise_if_away(error)
+                outcome = Failed(describe(error), error)
+        step = outcome.step(handler, claimed, now)
+        state = self._store.settle_one(claimed.id, claimed.token, step, now)
+        how = {None: "lost", "dead": "dead"}.get(state, outcome.again)
+        return how, lambda: self._tell(claimed, outcome, how, step.due - now)
+
+    def _lower(self, claimed: Claimed, outcome: Outcome, handler: Handler, now: int) -> tuple[str, Callable[[], None]]:
+        gone, bumped = self._store.lower([claimed.id], claimed.token)
+        if gone:
+            outcome.lower_row(self._connections, handler, claimed, now)
+        how = outcome.lowered if gone else "again" if bumped else "lost"
+        return how, lambda: outcome.tell(claimed, how)
+
+    # Once it has committed.
+
+    def _tell(self, claimed: Claimed, outcome: Outcome, how: str, wait: int) -> None:
+        """Log one line for what did not succeed, and tell the site of a death."""
+        if outcome.error is None:
+            return
+        if self._keep_error and self.first_error is None:
+            self.first_error = outcome.exception
+        after = f"again in {wait / 1e6:.0f} s" if how == "again" else how
+        attempt = claimed.attempts + 1
+        log.warning("%s (flag %d) attempt %d failed, %s: %s", claimed.kind, claimed.id, attempt, after, headline(outcome.error))
+        if how == "dead":
+            self._on_dead(claimed, outcome.error)
+
+
+def _nothing() -> None:
+    pass
