@@ -32,8 +32,10 @@ settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
-if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # Under nohup: what is ignored here every child would ignore, too.
-    signal.signal(signal.SIGHUP, lambda *_: None)
+# What is ignored here, under nohup or in a shell's background, every child would ignore, too.
+for ignored, handler in ((signal.SIGHUP, lambda *_: None), (signal.SIGINT, signal.default_int_handler)):
+    if signal.getsignal(ignored) == signal.SIG_IGN:
+        signal.signal(ignored, handler)
 
 SERVERS = re.compile("postgres|mysql|redis")
 
