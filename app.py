@@ -154,6 +154,7 @@ class FlagSweep(Registry):
             ``released`` and ``lost`` (lowered by somebody else while its handler ran).
         :raises FlagSweepError: inside an open transaction, which would hide what the sweep writes.
         :raises DatabaseAway: where the database could not be written for ``shutdown_timeout`` seconds; nothing is lost.
+        :raises LaneStuck: where a thread died, as it may when memory ends; what it ran is free once this process has ended.
         """
         self._check_sweep(lane, limit)
         once = Once(self._duties(), lane)

@@ -73,9 +73,9 @@ class Guard(Chores):
     def _check_threads(self) -> None:
         """End where a lane can do nothing any more: whoever watches over this process starts it again."""
         for lane in self._lanes.values():
-            trouble = lane.pool.trouble(self._stuck_after)
+            trouble = lane.trouble(self._stuck_after)
             if trouble and not self._done.is_set():
-                self._give_up(f"lane {lane.name} is stuck: {trouble}")
+                self._give_up(trouble)
 
     def _report_slow(self) -> None:
         now, slow = time.monotonic(), set()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from ..databases import schema
-from ..errors import DatabaseAway
+from ..errors import DatabaseAway, LaneStuck
 from ..logs import Outage
 from ..models import AWAY
 from ..sweep.lane import Lane
@@ -41,6 +41,7 @@ class Once:
         :param limit: claim at most so many flags in each lane.
         :param progress: called with the counts so far, now and then.
         :raises DatabaseAway: where the database could not be written for ``shutdown_timeout`` seconds.
+        :raises LaneStuck: where a thread died, and with it what would have become of its flag.
         """
         total: Counter[str] = Counter()
         with self._enlisted():
@@ -81,18 +82,27 @@ class Once:
             while True:
                 try:
                     left = None if limit is None else limit - total.total() - lane.pool.outstanding
-                    lane.sweep(left, report, total)
+                    lane.sweep(left, report, total, lambda: _must_live(lane))
                     if not lane.kept_out:
                         return total
                     raise DatabaseAway("its session broke, so that nothing may be claimed until the lease is ours again")
                 except AWAY as error:
                     patience.wait(error, total.total())
+        except LaneStuck:
+            lane.stop()
+            lane.settle_rest()  # What no thread has taken is given back.
+            raise
         except KeyboardInterrupt:
             lane.stop()
-            lane.sweep(total=total)
+            lane.sweep(total=total, waited=lambda: _must_live(lane))
             raise
         finally:
             lane.pool.close()
+
+
+def _must_live(lane: Lane) -> None:
+    if trouble := lane.trouble():
+        raise LaneStuck(trouble)
 
 
 class _Patience:

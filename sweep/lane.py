@@ -116,6 +116,14 @@ class Lane:
         """Return whether a flag of this lane is due, without claiming."""
         return self._may_claim() and bool(self.claimer.due(self._clock.now()))
 
+    def trouble(self, stuck_after: float | None = None) -> str | None:
+        """Return why this lane can do nothing any more, or None.
+
+        :param stuck_after: seconds after which a handler counts as hung; None: however long it takes.
+        """
+        trouble = self.pool.trouble(stuck_after)
+        return trouble and f"lane {self.name} is stuck: {trouble}"
+
     def stop(self) -> None:
         """Claim nothing more, and give back what has not started."""
         self.stopping = True
@@ -128,6 +136,7 @@ class Lane:
         limit: int | None = None,
         progress: Callable[[Counter], None] | None = None,
         total: Counter[str] | None = None,
+        waited: Callable[[], None] | None = None,
     ) -> Counter[str]:
         """Claim, perform and settle until nothing is due; return counts by outcome.
 
@@ -136,6 +145,7 @@ class Lane:
         :param limit: the most flags to claim.
         :param progress: called with the counts so far after every settling.
         :param total: what to add the counts to: they are not lost with a sweep that fails.
+        :param waited: called once a second while nothing is done that could be settled; what it raises ends the sweep.
         """
         total = Counter() if total is None else total
         self.claimer.left = limit
@@ -147,6 +157,8 @@ class Lane:
                     progress(total)
                 if self.pool.outstanding:
                     self.pool.wait()
+                    if waited and not self.pool.has_done():
+                        waited()
                 elif self.settler.holds:
                     time.sleep(HELD)
                 elif not worked and self.demand.hungry == SATED:

@@ -4,12 +4,13 @@ import os
 import signal
 import sqlite3
 import threading
-from contextlib import closing
+from contextlib import closing, suppress
 
 import pytest
 from rig import count, idle, locked
 
-from flagsweep import ConfigError, DatabaseAway, FlagSweepError, NotReady, Snooze
+from flagsweep import ConfigError, DatabaseAway, FlagSweepError, LaneStuck, NotReady, Snooze
+from flagsweep.sweep.perform import Performer
 
 
 def test_a_sweep_of_nothing_counts_nothing(flags):
@@ -257,6 +258,34 @@ def test_500_handlers_that_wait_overlap(make):
     assert flags.sweep() == {"lowered": 500}
     assert max(seen) == 8
     assert sum(seen) / len(seen) > 5
+
+
+def test_a_sweep_whose_thread_died_ends_and_what_it_had_is_free_once_its_process_has_ended(make, monkeypatch):
+    """It waited for ever for the outcome, and held its lease."""
+    flags = make(lanes={"default": 2})
+    work, perform = idle(flags), Performer.perform
+    work.raise_many([(n,) for n in range(50)])
+    flags.connections.close_thread()
+
+    def dies(performer, claimed):
+        if claimed.payload["n"] == 5:
+            raise MemoryError("no more")
+        return perform(performer, claimed)
+
+    if (pid := os.fork()) == 0:
+        monkeypatch.setattr(Performer, "perform", dies)
+        monkeypatch.setattr(threading, "excepthook", lambda _: None)
+        with suppress(BaseException):
+            try:
+                flags.sweep()
+            except LaneStuck as error:
+                still = [flag.payload["n"] for flag in flags.find(state="claimed")]
+                os._exit(7 if str(error) == "lane default is stuck: a thread died" and still == [5] else 1)
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    left = flags.find()
+    assert 5 in [flag.payload["n"] for flag in left]
+    assert flags.sweep() == {"lowered": len(left)}
 
 
 def test_ctrl_c_gives_back_what_has_not_started_and_settles_what_runs(make):
