@@ -74,7 +74,8 @@ class Once:
             yield
 
     def _sweep(self, lane: Lane, limit: int | None, progress: Progress | None, before: Counter[str]) -> Counter[str]:
-        """Sweep one lane, trying again while the database is away; on Ctrl-C give back what has not started."""
+        """Sweep one lane, trying again while the database is away; on Ctrl-C, or where a thread died, give back what has not
+        started."""
         total: Counter[str] = Counter()
         report = None if progress is None else lambda counts: progress(before + counts)
         patience = _Patience(self._duties)
@@ -102,7 +103,7 @@ class Once:
 
 def _must_live(lane: Lane) -> None:
     if trouble := lane.trouble():
-        raise LaneStuck(trouble)
+        raise LaneStuck(f"{trouble}; what it ran is free once this process has ended, and runs again at the next sweep")
 
 
 class _Patience:

@@ -222,3 +222,17 @@ def make(db_path, clock):
 @pytest.fixture
 def flags(make):
     return make()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Return the folder of a file system of 8 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("a small disk is mounted by root alone")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)

@@ -1,8 +1,9 @@
-"""What several test modules share: a clock that stands still, a client that is no part of the site, and a lane of a consumer."""
+"""What several test modules share: a clock that stands still, a client that is no part of the site, a lane, children."""
 
 import gc
+import os
 import sqlite3
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -82,3 +83,28 @@ class Oops(Exception):
 def idle(flags, kind="work", **options):
     """Return a handler that does nothing."""
     return flags.handler(kind, **options)(lambda n=0: None)
+
+
+def forked(do):
+    """Run something in a child process; return its pid."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            do()
+            code = 0
+        finally:
+            os._exit(code)
+    return pid
+
+
+def ended(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def fill(folder):
+    """Leave no byte of a disk free."""
+    with (folder / "filler").open("ab", buffering=0) as filler, suppress(OSError):
+        while True:
+            filler.write(bytes(65536 if filler.tell() < 6_000_000 else 512))
+    return folder / "filler"

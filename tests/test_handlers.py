@@ -27,14 +27,6 @@ def clock():
 
 
 @pytest.fixture
-def flags(db_path, clock):
-    flags = FlagSweep(db_path, clock=clock)
-    flags.init()
-    yield flags
-    flags.database.close()
-
-
-@pytest.fixture
 def one(flags):
     """Return a handler of one argument, which may be anything."""
     return flags.handler("one")(lambda value: None)

@@ -5,24 +5,11 @@ import threading
 
 import pytest
 from peewee import BooleanField, CharField, Model, SqliteDatabase
-from rig import FakeClock, plain
+from rig import plain
 
 from flagsweep import Discard, FlagSweep, Retry, Snooze
 
 SECRET = "hunter2"
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
-
-
-@pytest.fixture
-def flags(db_path, clock):
-    flags = FlagSweep(db_path, clock=clock, threads=2)
-    flags.init()
-    yield flags
-    flags.database.close()
 
 
 @pytest.fixture

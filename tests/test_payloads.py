@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from peewee import BooleanField, Model
 from rig import only
 
-from flagsweep import FlagSweep, PayloadError, SignatureError
+from flagsweep import PayloadError, SignatureError
 from flagsweep.config import SECOND
 from flagsweep.testing import FakeClock
 
@@ -22,14 +22,6 @@ NOW = 1_767_225_600 * SECOND  # 2026-01-01 00:00 UTC
 @pytest.fixture
 def clock():
     return FakeClock(NOW)
-
-
-@pytest.fixture
-def flags(db_path, clock):
-    flags = FlagSweep(db_path, clock=clock)
-    flags.init()
-    yield flags
-    flags.database.close()
 
 
 @pytest.fixture

@@ -358,6 +358,20 @@ class Ledger:
 
 
 @contextmanager
+def sites_in(database, folder):
+    """Give `make(**settings)`: a site with its tables, which is closed in the end."""
+    made = []
+
+    def make(**settings):
+        made.append(Work(database, folder / "journal", **settings).prepare())
+        return made[-1]
+
+    yield make
+    for work in made:
+        work.close()
+
+
+@contextmanager
 def running(flags, until):
     """Run a consumer in a thread of this process."""
     failed = []

@@ -4,10 +4,10 @@ import os
 import signal
 import sqlite3
 import threading
-from contextlib import closing, suppress
+from contextlib import closing
 
 import pytest
-from rig import count, idle, locked
+from rig import count, ended, forked, idle, locked
 
 from flagsweep import ConfigError, DatabaseAway, FlagSweepError, LaneStuck, NotReady, Snooze
 from flagsweep.sweep.perform import Performer
@@ -272,17 +272,14 @@ def test_a_sweep_whose_thread_died_ends_and_what_it_had_is_free_once_its_process
             raise MemoryError("no more")
         return perform(performer, claimed)
 
-    if (pid := os.fork()) == 0:
+    def sweep():
         monkeypatch.setattr(Performer, "perform", dies)
         monkeypatch.setattr(threading, "excepthook", lambda _: None)
-        with suppress(BaseException):
-            try:
-                flags.sweep()
-            except LaneStuck as error:
-                still = [flag.payload["n"] for flag in flags.find(state="claimed")]
-                os._exit(7 if str(error) == "lane default is stuck: a thread died" and still == [5] else 1)
-        os._exit(2)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+        with pytest.raises(LaneStuck, match=r"^lane default is stuck: a thread died; what it ran is free once this process has"):
+            flags.sweep()
+        assert [flag.payload["n"] for flag in flags.find(state="claimed")] == [5]
+
+    assert ended(forked(sweep)) == 0
     left = flags.find()
     assert 5 in [flag.payload["n"] for flag in left]
     assert flags.sweep() == {"lowered": len(left)}

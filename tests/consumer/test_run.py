@@ -6,16 +6,16 @@ import os
 import resource
 import signal
 import sqlite3
-import subprocess
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from types import SimpleNamespace
 
 import huey.consumer
 import pytest
-from work import Ledger, Work, command, is_sound, running
+from rig import fill
+from work import Ledger, Work, command, is_sound, running, sites_in
 
 import flagsweep.databases.sqlite.opening
 from flagsweep import DatabaseAway, LeaseHeld, NotReady
@@ -29,15 +29,8 @@ STOPS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 @pytest.fixture
 def make(db_path, tmp_path):
     """Give `make(**settings)`: a site with its tables."""
-    made = []
-
-    def make(**settings):
-        made.append(Work(db_path, tmp_path / "journal", **settings).prepare())
-        return made[-1]
-
-    yield make
-    for work in made:
-        work.close()
+    with sites_in(db_path, tmp_path) as make:
+        yield make
 
 
 @pytest.fixture
@@ -556,29 +549,6 @@ def test_a_lock_that_was_waited_for_is_not_taken_for_a_share_of_the_writer(make,
         until(lambda: "work:2" in site.journal.flags("end"), limit=3)
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """Return the folder of a file system of 8 MiB."""
-    if os.geteuid() != 0:
-        pytest.skip("a small disk is mounted by root alone")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def fill(folder):
-    """Leave no byte of a disk free."""
-    with (folder / "filler").open("wb", buffering=0) as filler, suppress(OSError):
-        while True:
-            filler.write(bytes(4096))
-    return folder / "filler"
-
-
-@pytest.mark.faults
 def test_a_full_disk_loses_nothing_and_a_raise_fails_loudly(spawn, until, small_disk, tmp_path):
     site = Work(small_disk / "site.db", tmp_path / "journal").prepare()
     child = spawn(*command("run", (site.flags.path, tmp_path / "journal")))

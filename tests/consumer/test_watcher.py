@@ -15,7 +15,7 @@ import inotify_simple
 import psutil
 import pytest
 from rig import plain
-from work import Work, running
+from work import Work, running, sites_in
 
 import flagsweep.consumer.wakeups
 from flagsweep.config import Clock
@@ -33,15 +33,9 @@ AT_ONCE = 0.8  # seconds: less than the second after which is looked again anyho
 
 @pytest.fixture
 def make(db_path, tmp_path):
-    made = []
-
-    def make(**settings):
-        made.append(Work(db_path, tmp_path / "journal", **settings).prepare())
-        return made[-1]
-
-    yield make
-    for work in made:
-        work.close()
+    """Give `make(**settings)`: a site with its tables."""
+    with sites_in(db_path, tmp_path) as make:
+        yield make
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from click.testing import CliRunner
+from rig import ended, forked
 
 from flagsweep import FlagSweep, NotReady
 from flagsweep.cli import cli
@@ -141,23 +142,6 @@ def later(monkeypatch):
             monkeypatch.setattr(dialect, "steps", (*dialect.steps, SECOND_STEP))
 
     return later
-
-
-def forked(do):
-    """Run something in a child process; return its pid."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            do()
-            code = 0
-        finally:
-            os._exit(code)
-    return pid
-
-
-def ended(pid):
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 # Making them.

@@ -11,6 +11,7 @@ from contextlib import closing
 
 import psutil
 import pytest
+from rig import ended, forked
 
 from flagsweep import FlagSweep, FlagSweepError, NotReady
 from flagsweep.databases.schema import SCHEMA
@@ -361,23 +362,6 @@ def fate(flags, flag, said, wrong):
 
 
 # F30: the tables are made, by many at once, or not to the end.
-
-
-def forked(do):
-    """Run something in a child process; return its pid."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            do()
-            code = 0
-        finally:
-            os._exit(code)
-    return pid
-
-
-def ended(pid):
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def tables(database):

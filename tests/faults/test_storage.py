@@ -4,7 +4,6 @@ import itertools
 import os
 import shutil
 import sqlite3
-import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from contextlib import closing, contextmanager, suppress
 import psutil
 import pytest
 from nursery import Nursery
-from rig import plain
+from rig import fill, plain
 from work import Ledger, Work, command, is_sound
 
 from flagsweep import FlagSweepError
@@ -125,27 +124,6 @@ def owed(database):
 
 
 # F6: the disk is full.
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """Return the folder of a file system of 8 MiB."""
-    if os.geteuid() != 0:
-        pytest.skip("a small disk is mounted by root alone")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def fill(folder):
-    """Leave no byte of a disk free."""
-    with (folder / "filler").open("ab", buffering=0) as filler, suppress(OSError):
-        while True:
-            filler.write(bytes(65536 if filler.tell() < 6_000_000 else 512))
 
 
 def test_f6_a_full_disk_lowers_no_flag_without_its_effect(small_disk, nursery, tmp_path, until, sized, bound, seed, report):

@@ -5,32 +5,13 @@ import logging
 import threading
 
 import pytest
-from rig import FakeClock, count, plain
+from rig import count, only, plain
 
-from flagsweep import Backoff, Discard, FlagSweep, Retry, Snooze
+from flagsweep import Backoff, Discard, Retry, Snooze
 
 
 class Weird(BaseException):
     """Stand for what a library derives from BaseException."""
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
-
-
-@pytest.fixture
-def flags(db_path, clock):
-    flags = FlagSweep(db_path, clock=clock, threads=2)
-    flags.init()
-    yield flags
-    flags.database.close()
-
-
-def only(flags):
-    """Return the one flag that is up."""
-    (flag,) = flags.find()
-    return flag
 
 
 def outcome(flags, handler):
