@@ -549,6 +549,7 @@ def test_a_lock_that_was_waited_for_is_not_taken_for_a_share_of_the_writer(make,
         until(lambda: "work:2" in site.journal.flags("end"), limit=3)
 
 
+@pytest.mark.faults
 def test_a_full_disk_loses_nothing_and_a_raise_fails_loudly(spawn, until, small_disk, tmp_path):
     site = Work(small_disk / "site.db", tmp_path / "journal").prepare()
     child = spawn(*command("run", (site.flags.path, tmp_path / "journal")))
