@@ -150,8 +150,8 @@ class FlagSweep(Registry):
         :param limit: claim at most so many flags in each lane.
         :param raise_errors: when done, raise the first error of a handler: for tests.
         :param progress: called with the counts so far, now and then.
-        :return: counts of ``lowered``, ``again`` (failed, or raised anew while it ran), ``snoozed``, ``discarded``, ``dead``,
-            ``released`` and ``lost`` (lowered by somebody else while its handler ran).
+        :return: counts of ``lowered``, ``again`` (failed, or raised anew while it ran), ``snoozed``, ``discarded``, ``expired``
+            (not worth doing any more), ``dead``, ``released`` and ``lost`` (lowered by somebody else while its handler ran).
         :raises FlagSweepError: inside an open transaction, which would hide what the sweep writes.
         :raises DatabaseAway: where the database could not be written for ``shutdown_timeout`` seconds; nothing is lost.
         :raises LaneStuck: where a thread died, as it may when memory ends; what it ran is free once this process has ended.

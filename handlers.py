@@ -5,17 +5,20 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import partial, update_wrapper, wraps
 from operator import itemgetter
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, get_overloads, overload
 
 from .adapters.rows import OwnRows
-from .config import Backoff, Clock, Problems, Settings, check_name, seconds
+from .config import Backoff, Clock, Settings
 from .errors import ConfigError, PayloadError, SignatureError, UnknownKind
 from .models import Raised, SiteVerbs
-from .payloads import AS_EVER, CHUNK, Calls, Raise, check_priority, chunks_of, element, short
+from .options import AS_EVER, Options, Raise
+from .payloads import CHUNK, Calls, Item, chunks_of, element, short
+
+UNFIT_FOR_ROWS = ("key", "expires", "debounce", "longest", "replace")
+"""Options of a raise that do not go with a row of the site's: the row says what is owed, and discovery raises it, too."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,91 +48,6 @@ class Site(Protocol):
         """Refuse own rows that our connections would never find, where the database is known already."""
 
 
-def _as(check: Callable[[Problems, Any, str], Any]) -> dict[str, Any]:
-    """Return what a field of ``Options`` says of how it is checked.
-
-    :param check: returns a value that was given as it is kept, or takes note of what is wrong with it; it gets the kind, too.
-    """
-    return {"check": check}
-
-
-def _tuple(value: Any) -> tuple:
-    return tuple(value) if isinstance(value, (tuple, list, set, frozenset)) else (value,)
-
-
-def _exceptions(problems: Problems, value: Any, what: str) -> tuple[type[BaseException], ...]:
-    types = _tuple(value)
-    if all(isinstance(t, type) and issubclass(t, BaseException) for t in types):
-        return types
-    problems.found.append(f"{what} must be exception classes, got {value!r}")
-    return ()
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a kind is treated. ``Registry.handler`` says how each may be given."""
-
-    kind: str
-    lane: str = field(
-        default="default", metadata=_as(lambda problems, lane, kind: problems.take(check_name, lane, f"the lane of {kind!r}"))
-    )
-    """Flags of one lane are swept together and share its threads."""
-    max_attempts: int = field(
-        default=8,
-        metadata=_as(lambda problems, most, kind: problems.number(most, f"max_attempts of {kind!r}", 1, 1000, whole=True)),
-    )
-    """After that many failed attempts the flag is dead."""
-    backoff: Backoff = field(
-        default=Backoff(),
-        metadata=_as(lambda problems, given, _: Backoff() if given is None else problems.take(Backoff.of, given)),
-    )
-    """The wait before the next attempt."""
-    priority: int = field(default=0, metadata=_as(lambda problems, priority, _: check_priority(problems, priority)))
-    """-100 to 100, the higher the sooner."""
-    unique: bool = True
-    """Raised again with the same arguments, it is the same flag."""
-    atomic: bool = False
-    """The handler and the lowering commit together."""
-    retry_on: tuple[type[BaseException], ...] = field(
-        default=(BaseException,),
-        metadata=_as(lambda problems, types, kind: _exceptions(problems, types, f"retry_on of {kind!r}")),
-    )
-    """What is tried again; any other exception buries the flag at once."""
-    discard_on: tuple[type[BaseException], ...] = field(
-        default=(), metadata=_as(lambda problems, types, kind: _exceptions(problems, types, f"discard_on of {kind!r}"))
-    )
-    """Exceptions that lower the flag, with a line of history."""
-    aliases: tuple[str, ...] = field(default=(), metadata=_as(lambda problems, names, kind: _tuple(names)))
-    """Former kinds, whose flags this handler takes over. Each is checked beside the kind, as a kind."""
-    slow_after: float | None = field(
-        default=None,
-        metadata=_as(
-            lambda problems, after, kind: None if after is None else problems.take(seconds, after, f"slow_after of {kind!r}")
-        ),
-    )
-    """Seconds after which a handler that still runs is reported, once a minute."""
-
-    @classmethod
-    def checked(cls, kind: str, given: Mapping[str, Any]) -> Options:
-        """Return the options of one handler; what is not given is as above.
-
-        :raises ConfigError: naming every bad one at once.
-        """
-        problems = Problems()
-        for name in [kind, *_tuple(given.get("aliases", ()))]:
-            problems.take(check_name, name, f"the kind {name!r}")
-        options = {}
-        for name, metadata in ((each.name, each.metadata) for each in fields(cls) if each.name in given):
-            options[name] = metadata["check"](problems, given[name], kind) if metadata else given[name]
-        problems.raise_any()
-        return cls(kind=kind, **options)
-
-    @classmethod
-    def names(cls) -> list[str]:
-        """Return what may be given besides the kind."""
-        return [each.name for each in fields(cls) if each.name != "kind"]
-
-
 class Handler(Generic[P, R]):
     """Stay the function that was decorated, and raise flags for it.
 
@@ -143,7 +61,7 @@ class Handler(Generic[P, R]):
         self.lane = options.lane
         self.rows = rows
         self._site = site
-        self._calls = Calls(options.kind, function, rows is not None, options.unique)
+        self._calls = Calls(options.kind, function, rows is not None, options.unique, options.per)
         self.signature, self.wants_flag = self._calls.signature, self._calls.wants_flag
         update_wrapper(self, function)
 
@@ -177,7 +95,15 @@ class Handler(Generic[P, R]):
         return self._raise_many(AS_EVER, arguments)
 
     def using(
-        self, delay: object = None, at: datetime | None = None, key: str | None = None, priority: int | None = None
+        self,
+        delay: object = None,
+        at: datetime | None = None,
+        key: str | None = None,
+        priority: int | None = None,
+        expires: object = None,
+        debounce: object = None,
+        longest: object = None,
+        replace: bool | None = None,
     ) -> Using[P]:
         """Set options for one raise: ``send.using(delay="5m").raise_flag(17)``.
 
@@ -185,64 +111,68 @@ class Handler(Generic[P, R]):
         :param at: instead, when: a ``datetime`` with a time zone. Past times are refused.
         :param key: what makes the flag this flag, instead of its arguments: up to 200 characters.
         :param priority: -100 to 100, the higher the sooner.
+        :param expires: how long after it is due the work is worth doing, or a ``datetime`` until when: later it is lowered unrun.
+        :param debounce: it is due so long after the latest raise.
+        :param longest: but at the latest so long after the first.
+        :param replace: False: where it waits already, the payload and expiry of the first raise hold.
         :raises ConfigError: naming every bad option at once.
         """
-        if key is not None and self.rows is not None:
-            raise ConfigError(f"{self.kind} is raised for a row, and its primary key is the flag's: leave out key={short(key)}")
-        return Using(self, Raise.checked(delay, at, key, priority, self._site.clock.now()))
+        given = {name: value for name, value in locals().items() if name != "self"}
+        if self.rows is not None and (unfit := [name for name in UNFIT_FOR_ROWS if given.get(name) is not None]):
+            raise ConfigError(
+                f"{self.kind} is raised for a row, and its primary key is the flag's: leave out "
+                + ", ".join(f"{name}={short(given[name])}" for name in unfit)
+            )
+        return Using(self, Raise.checked(given, self.options, self._site.clock.now()))
 
-    def _raise(self, options: Raise, args: tuple, kwargs: dict) -> Raised:
+    def _raise(self, said: Raise, args: tuple, kwargs: dict) -> Raised:
         opened = self._site.opened()
-        payload, key = self._payload(opened, args, kwargs)
-        now = self._site.clock.now()
-        priority = self.options.priority if options.priority is None else options.priority
-        due = options.due(now)
-        raised = opened.verbs.raise_(self.kind, options.key or key, payload, priority, due, now)
-        if due <= now:
-            opened.tell(self.lane, self.kind, priority)
+        item = self._item(opened, args, kwargs)
+        terms = said.terms(self.options, self._site.clock.now())
+        raised = opened.verbs.raise_(self.kind, item if said.key is None else item._replace(key=said.key), terms)
+        if terms.due_at <= terms.now:
+            opened.tell(self.lane, self.kind, terms.priority)
         return raised
 
-    def _raise_many(self, options: Raise, arguments: Iterable[Any]) -> Counter[str]:
-        if options.key:
-            raise ConfigError(f"key={options.key!r} names one flag: raise it with raise_flag, or leave the keys to raise_many")
+    def _raise_many(self, said: Raise, arguments: Iterable[Any]) -> Counter[str]:
+        if said.key:
+            raise ConfigError(f"key={said.key!r} names one flag: raise it with raise_flag, or leave the keys to raise_many")
         opened = self._site.opened()
-        now = self._site.clock.now()
-        priority = self.options.priority if options.priority is None else options.priority
-        due = options.due(now)
-        counts = opened.verbs.raise_many(self.kind, self._chunks(opened, arguments), priority, due, now)
-        if due <= now:
-            opened.tell(self.lane, self.kind, priority)
+        terms = said.terms(self.options, self._site.clock.now())
+        counts = opened.verbs.raise_many(self.kind, self._chunks(opened, arguments), terms)
+        if terms.due_at <= terms.now:
+            opened.tell(self.lane, self.kind, terms.priority)
         return counts
 
     def _chunks(self, opened: Opened, arguments: Iterable[Any]) -> list[str]:
         """Return the items of a ``raise_many`` as statements take them."""
         limit = opened.settings.payload_limit
-        long_way = partial(self._item, opened)
-        keyed: Iterable[tuple[str, str]]
+        long_way = partial(self._numbered_item, opened)
+        keyed: Iterable[tuple[str, str, str | None]]
         if self.rows is None:
             keyed = self._calls.keyed(arguments, limit, long_way)
         else:
-            keyed = (long_way(index, item)[::-1] for index, item in enumerate(arguments))
+            keyed = (long_way(index, item) for index, item in enumerate(arguments))
         if not opened.verbs.dialect.one_writer:  # Two that raise the same flags in different orders would deadlock.
             keyed = sorted(keyed, key=itemgetter(0))
-        items = [element(key, payload) for key, payload in keyed]
+        items = [element(*item) for item in keyed]
         return [chunk for start in range(0, len(items), CHUNK) for chunk in chunks_of(items[start : start + CHUNK])]
 
-    def _item(self, opened: Opened, index: int, item: Any) -> tuple[str, str]:
+    def _numbered_item(self, opened: Opened, index: int, item: Any) -> Item:
         if not isinstance(item, (dict, tuple)):
             raise SignatureError(
                 f"item {index} of raise_many must be a dict of keyword arguments or a tuple of positional ones, got {item!r}"
             )
         args, kwargs = ((), item) if isinstance(item, dict) else (item, {})
         try:
-            return self._payload(opened, args, kwargs)
+            return self._item(opened, args, kwargs)
         except PayloadError as error:
             raise type(error)(f"item {index} of raise_many: {error}") from error
 
-    def _payload(self, opened: Opened, args: tuple, kwargs: dict) -> tuple[str, str]:
-        """Return payload and key, both as text, for one call."""
+    def _item(self, opened: Opened, args: tuple, kwargs: dict) -> Item:
+        """Return key, payload and bucket, all as text, for one call."""
         if self.rows is not None:
-            return self.rows.payload(self._calls.bind(args, kwargs), opened.verbs)
+            return self.rows.item(self._calls.bind(args, kwargs), opened.verbs)
         return self._calls.written(args, kwargs, opened.settings.payload_limit)
 
 
@@ -363,6 +293,11 @@ class Registry:
         discard_on: type[BaseException] | tuple[type[BaseException], ...] = (),
         aliases: str | Iterable[str] = (),
         slow_after: object = None,
+        expires: object = None,
+        debounce: object = None,
+        longest: object = None,
+        replace: bool = True,
+        per: str | None = None,
     ) -> Callable[[Callable[P, R]], Handler[P, R]]: ...
 
     @_bound_as_overloaded
@@ -382,6 +317,11 @@ class Registry:
         :param discard_on: exceptions that lower the flag, with a line of history.
         :param aliases: former kinds, whose flags this handler takes over.
         :param slow_after: a handler that runs longer is reported once a minute.
+        :param expires: how long after it is due the work is worth doing: later it is lowered unrun, with a line of history.
+        :param debounce: a flag is due so long after its latest raise ...
+        :param longest: ... but at the latest so long after its first.
+        :param replace: False: raised again while it waits, a flag keeps the payload and expiry of its first raise.
+        :param per: the argument by whose values flags take turns, and for each of which limits hold.
         :raises ConfigError: naming every bad option at once, a second handler of a kind, or a signature that cannot be kept
             by name.
         """
@@ -404,7 +344,7 @@ class Registry:
         """
         rows = OwnRows(what, lower)
         self._handlers.refuse_other_database(rows)
-        known = [name for name in Options.names() if name != "unique"]
+        known = [name for name in Options.names() if name not in (*UNFIT_FOR_ROWS, "unique", "per")]
         if unknown := sorted(set(options) - set(known)):
             raise ConfigError(f"flags.when does not know {', '.join(unknown)}; known are lower, kind, {', '.join(known)}")
         return lambda function: self._handlers.add(function, kind, options, rows)

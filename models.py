@@ -30,6 +30,7 @@ from peewee import (
     BigAutoField,
     BigIntegerField,
     Check,
+    CompositeKey,
     Database,
     IntegerField,
     Model,
@@ -41,7 +42,9 @@ from peewee import (
 from .databases.connections import Connections
 from .databases.errors import DATABASE_ERRORS
 from .databases.pages import Pages, Progress
+from .databases.raising import Terms
 from .errors import DatabaseAway, NotReady
+from .payloads import Item
 
 AWAY: tuple[type[Exception], ...] = (*DATABASE_ERRORS, NotReady, DatabaseAway)
 """What a sweep takes for a database that is away: it is tried again, and nothing is lost."""
@@ -95,6 +98,16 @@ class Flag(Model):
     claimed_at = BigIntegerField(null=True)
     claimed_generation = BigIntegerField(null=True)
     settled_at = BigIntegerField(null=True)
+    expires_at = BigIntegerField(null=True)
+    first_at = BigIntegerField(null=True)
+    """When it was first raised, where raises put it off."""
+    covered = BigIntegerField(constraints=_default("0"))
+    """The generation that its last success has done."""
+    bucket = _Text(null=True)
+    schedule = _Text(null=True)
+    zone = _Text(null=True)
+    intended = BigIntegerField(null=True)
+    missed = IntegerField(constraints=_default("0"))
 
     class Meta:
         table_name = "flagsweep_flag"
@@ -134,12 +147,118 @@ class History(Model):
     key = TextField()
     event = TextField()
     reason = TextField()
+    attempt = IntegerField(null=True)
+    took = BigIntegerField(null=True)
+    """Microseconds that the handler ran."""
 
     class Meta:
         table_name = "flagsweep_history"
 
 
 History.add_index(History.index(History.at, name="flagsweep_history_at"))
+
+
+class Schedule(Model):
+    """Say when flags of a kind are raised. ``schedules/`` reads and writes it."""
+
+    name = _Text(primary_key=True)
+    kind = _Text()
+    key = _Text()
+    """That of its flag; empty where each occurrence has one of its own."""
+    payload = _Text()
+    sort = _Text()
+    spec = _Text()
+    zone = _Text()
+    missed = _Text()
+    grace = BigIntegerField()
+    cap = IntegerField()
+    next_at = BigIntegerField(null=True)
+    last_at = BigIntegerField(null=True)
+    """The latest time that it was fired for."""
+    fired_at = BigIntegerField(null=True)
+    skipped = BigIntegerField(constraints=_default("0"))
+    """How many times it was not fired for."""
+    outcome = _Text(null=True)
+    """How its last run ended, and when."""
+    ended_at = BigIntegerField(null=True)
+    origin = _Text()
+    module = _Text(null=True)
+    """The module that declares it."""
+    code = _Text(null=True)
+    """What that says, where a hand has changed something."""
+    changed = _Text(null=True)
+    changed_by = _Text(null=True)
+    changed_at = BigIntegerField(null=True)
+    paused_at = BigIntegerField(null=True)
+    paused_by = _Text(null=True)
+    paused_until = BigIntegerField(null=True)
+    reason = _Text(null=True)
+    created_at = BigIntegerField()
+
+    class Meta:
+        table_name = "flagsweep_schedule"
+
+
+class Gate(Model):
+    """Say how much of a kind, a lane or all may be done just now. ``gates/`` reads and writes it."""
+
+    sort = _Text()
+    name = _Text()
+    bucket = _Text(constraints=_default("''"))
+    paused_at = BigIntegerField(null=True)
+    paused_by = _Text(null=True)
+    paused_until = BigIntegerField(null=True)
+    reason = _Text(null=True)
+    closed_until = BigIntegerField(null=True)
+    closed_why = _Text(null=True)
+    taken = BigIntegerField(null=True)
+    day = IntegerField(null=True)
+    used = BigIntegerField(null=True)
+    breaker = _Text(null=True)
+    threads = IntegerField(null=True)
+
+    class Meta:
+        table_name = "flagsweep_gate"
+        primary_key = CompositeKey("sort", "name", "bucket")
+
+
+class Hold(Model):
+    """Say how many flags of a kind a consumer may run at once, of those that may run at all."""
+
+    kind = _Text()
+    consumer = BigIntegerField()
+    slots = IntegerField()
+
+    class Meta:
+        table_name = "flagsweep_hold"
+        primary_key = CompositeKey("kind", "consumer")
+
+
+class Pulse(Model):
+    """Count the changes of gates, so that one number tells whether to read them again."""
+
+    number = IntegerField()
+
+    class Meta:
+        table_name = "flagsweep_pulse"
+        primary_key = False
+
+
+class Count(Model):
+    """Count what became of the flags of a kind within a minute or an hour, by each consumer."""
+
+    kind = _Text()
+    span = IntegerField()
+    at = BigIntegerField()
+    consumer = BigIntegerField()
+    succeeded, failed, dead, snoozed, discarded, expired, spent, waited, longest = (
+        BigIntegerField(constraints=_default("0")) for _ in range(9)
+    )
+    d0, d1, d2, d3, d4, d5, d6, d7, d8, d9, d10, d11, d12 = (BigIntegerField(constraints=_default("0")) for _ in range(13))
+
+    class Meta:
+        table_name = "flagsweep_count"
+        primary_key = CompositeKey("kind", "span", "at", "consumer")
 
 
 class Raised(NamedTuple):
@@ -157,20 +276,20 @@ class SiteVerbs:
         self.dialect = connections.dialect
         self._pages = Pages(connections)
 
-    def raise_(self, kind: str, key: str, payload: str, priority: int, due_at: int, now: int) -> Raised:
+    def raise_(self, kind: str, item: Item, terms: Terms) -> Raised:
         """Put a flag up, in the transaction that the caller may have open. One statement, whatever the flag's state was."""
         with self.connections.lent("the flag was not raised") as db:
-            return Raised(*self.dialect.raise_(db, kind, key, payload, priority, due_at, now))
+            return Raised(*self.dialect.raise_(db, kind, item, terms))
 
-    def raise_many(self, kind: str, chunks: Sequence[str], priority: int, due_at: int, now: int) -> Counter[str]:
+    def raise_many(self, kind: str, chunks: Sequence[str], terms: Terms) -> Counter[str]:
         """Put many flags up in one transaction; return how many were new, coalesced, bumped and revived.
 
-        :param chunks: JSON arrays; an item is a payload that is its own key, or ``[key, payload]``.
+        :param chunks: JSON arrays; an item is a payload that is its own key, or ``[key, payload, bucket]``.
         """
         counts: Counter[str] = Counter()
         with self.connections.lent("no flag was raised") as db, db.atomic():
             for chunk in chunks:
-                counts.update(self.dialect.raise_many(db, kind, chunk, priority, due_at, now))
+                counts.update(self.dialect.raise_many(db, kind, chunk, terms))
         return counts
 
     def row_key(self, query: Any) -> str | None:

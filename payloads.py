@@ -1,4 +1,4 @@
-"""Payloads: how a call becomes the payload of its flag, and the key that tells it from others; and the options of one raise."""
+"""Payloads: how a call becomes the payload of its flag, and the key that tells it from others."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ import inspect
 import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from .config import PRIORITIES, SECOND, Problems, seconds
 from .errors import ConfigError, PayloadError, SignatureError
 
 KEY_LIMIT = 200
@@ -30,21 +27,36 @@ _to_json = json.JSONEncoder(separators=(",", ":"), sort_keys=True, allow_nan=Fal
 _SCALARS = frozenset((str, int, bool, type(None)))
 
 
+class Item(NamedTuple):
+    """Hold what is each flag's own.
+
+    :param bucket: the value of the argument that ``per`` names.
+    """
+
+    key: str
+    payload: str
+    bucket: str | None = None
+
+
 class Calls:
     """Turn calls of one function into payloads and keys.
 
     :param own_row: it gets a row of the site's, and no other argument must be given.
     :param unique: calls with the same arguments are the same flag.
+    :param per: the argument whose value is a flag's bucket.
     :raises ConfigError: where calls of it could not be told apart by name, or nobody could wait for it.
     """
 
-    def __init__(self, kind: str, function: Callable[..., Any], own_row: bool, unique: bool):
+    def __init__(self, kind: str, function: Callable[..., Any], own_row: bool, unique: bool, per: str | None = None):
         self.signature, self.wants_flag = signature_of(function, kind, own_row)
         self._kind = kind
         self._unique = unique
+        self._per = per
         parameters = self.signature.parameters.values()
         self._defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
         self._names = frozenset(self.signature.parameters)
+        if per is not None and per not in self._names:
+            raise ConfigError(f"per of {kind!r} must name one of its arguments ({', '.join(self._names) or 'none'}), got {per!r}")
 
     def bind(self, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments of a call by name.
@@ -56,18 +68,18 @@ class Calls:
         except TypeError as error:
             raise SignatureError(f"{self._kind}{self.signature}: {error}") from None
 
-    def written(self, args: tuple, kwargs: dict[str, Any], limit: int) -> tuple[str, str]:
-        """Return payload and key of a call, both as text.
+    def written(self, args: tuple, kwargs: dict[str, Any], limit: int) -> Item:
+        """Return key, payload and bucket of a call, all as text.
 
         :param limit: bytes of the payload.
         :raises SignatureError, PayloadError: where it is no call of this function, or not JSON, too large or too deep.
         """
         given = kwargs if not args and kwargs.keys() == self._names else self.bind(args, kwargs)
         payload = encode(given, self._kind, limit)
+        bucket = None if self._per is None else _shortened(_bucket(given.get(self._per, self._defaults.get(self._per))))
         if not self._unique:
-            return payload, uuid.uuid4().hex
-        key = self._key(given, payload) if self._defaults else payload
-        return payload, key if len(key) <= KEY_LIMIT else hashlib.sha256(key.encode()).hexdigest()
+            return Item(uuid.uuid4().hex, payload, bucket)
+        return Item(_shortened(self._key(given, payload) if self._defaults else payload), payload, bucket)
 
     def _key(self, given: Mapping[str, Any], payload: str) -> str:
         """Return the arguments that differ from their defaults: what is added to a function later changes no key."""
@@ -75,14 +87,14 @@ class Calls:
         return payload if len(telling) == len(given) else _to_json(telling)
 
     def keyed(
-        self, arguments: Iterable[Any], limit: int, long_way: Callable[[int, Any], tuple[str, str]]
-    ) -> Iterator[tuple[str, str]]:
-        """Yield key and payload of each item. The common case stays in this loop: a call for each would double the time.
+        self, arguments: Iterable[Any], limit: int, long_way: Callable[[int, Any], Item]
+    ) -> Iterator[tuple[str, str, str | None]]:
+        """Yield key, payload and bucket of each item. The common case stays in this loop: a call for each would double the time.
 
-        :param long_way: gives payload and key of the item with this number.
+        :param long_way: gives those of the item with this number.
         """
         limit = min(limit, KEY_LIMIT)
-        names, encode_json, simple = self._names, _to_json, self._unique and not self._defaults
+        names, encode_json, simple = self._names, _to_json, self._unique and not self._defaults and self._per is None
         for index, item in enumerate(arguments):
             if simple and type(item) is dict and item.keys() == names and _SCALARS.issuperset(map(type, item.values())):
                 try:
@@ -90,10 +102,18 @@ class Calls:
                 except ValueError:
                     payload = ""  # A number too long for Python to write: the long way says so.
                 if 0 < len(payload) <= limit:
-                    yield payload, payload
+                    yield payload, payload, None
                     continue
-            payload, key = long_way(index, item)
-            yield key, payload
+            yield long_way(index, item)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= KEY_LIMIT else hashlib.sha256(text.encode()).hexdigest()
+
+
+def _bucket(value: Any) -> str:
+    """Return a value as the name of a bucket: text as it is, anything else as JSON."""
+    return value if isinstance(value, str) and value.isprintable() else _to_json(value)
 
 
 def signature_of(function: Callable[..., Any], kind: str, own_row: bool) -> tuple[inspect.Signature, bool]:
@@ -202,62 +222,6 @@ def chunks_of(items: list[str]) -> Iterator[str]:
     yield from chunks_of(items[half:])
 
 
-def element(key: str, payload: str) -> str:
-    """Return one item of a chunk: a payload that is its own key stands alone, else both stand as strings, kept to the letter."""
-    return payload if key is payload and "\\" not in payload else _to_json([key, payload])
-
-
-@dataclass(frozen=True)
-class Raise:
-    """The options of one raise. ``after`` and ``at`` are microseconds."""
-
-    after: int = 0
-    at: int | None = None
-    key: str | None = None
-    priority: int | None = None
-
-    @classmethod
-    def checked(cls, delay: object, at: datetime | None, key: str | None, priority: int | None, now: int) -> Raise:
-        """Return the options.
-
-        :raises ConfigError: naming every bad one at once.
-        """
-        problems = Problems()
-        after = 0 if delay is None else int((problems.take(seconds, delay, "delay") or 0) * SECOND)
-        moment = None if at is None else problems.take(_moment, at, now)
-        if delay is not None and at is not None:
-            problems.found.append(f"give delay or at, not both: got delay={delay!r} and at={at!r}")
-        if key is not None and (
-            not isinstance(key, str) or not 1 <= len(key) <= KEY_LIMIT or "\0" in key or not key.isprintable()
-        ):
-            problems.found.append(
-                f"key must be 1 to {KEY_LIMIT} printable characters, got {short(key)}: use an id, or a hash of what you have"
-            )
-        if priority is not None:
-            check_priority(problems, priority)
-        problems.raise_any()
-        return cls(after, moment, key, priority)
-
-    def due(self, now: int) -> int:
-        """Return when the flag is due, in microseconds UTC."""
-        return self.at if self.at is not None else now + self.after
-
-
-AS_EVER = Raise()
-"""A raise without options of its own."""
-
-
-def _moment(at: Any, now: int) -> int:
-    if not isinstance(at, datetime) or at.utcoffset() is None:
-        raise ConfigError(f"at must be a datetime with a time zone, got {at!r}: use datetime.now(timezone.utc) + timedelta(...)")
-    elapsed = at - datetime(1970, 1, 1, tzinfo=UTC)
-    moment = (elapsed.days * 86400 + elapsed.seconds) * SECOND + elapsed.microseconds
-    if moment < now - SECOND:
-        raise ConfigError(f"at lies in the past: got {at.isoformat()}; leave it out for 'now'")
-    seconds(max(0, moment - now) / SECOND, "at (counted from now)")
-    return moment
-
-
-def check_priority(problems: Problems, value: Any) -> int:
-    """Return a priority: a whole number from -100 to 100, the higher the sooner."""
-    return problems.number(value, "priority", PRIORITIES[0], PRIORITIES[-1], whole=True)
+def element(key: str, payload: str, bucket: str | None) -> str:
+    """Return one item of a chunk: a payload that is its own key stands alone, else all stand as strings, kept to the letter."""
+    return payload if key is payload and bucket is None and "\\" not in payload else _to_json([key, payload, bucket])

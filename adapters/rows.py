@@ -12,6 +12,7 @@ from peewee import OP, BooleanField, CompositeKey, Database, Expression, Field, 
 from ..databases.dialect import Dialect
 from ..errors import ConfigError, SignatureError
 from ..models import Flag, SiteVerbs
+from ..payloads import Item
 from .keys import key_for
 
 LOWER = ("after", "before")
@@ -74,8 +75,8 @@ class OwnRows:
             raise ConfigError(f"flags.when takes a column, a condition or a function that returns one, got {what!r}")
         return what
 
-    def payload(self, bound: dict[str, Any], verbs: SiteVerbs) -> tuple[str, str]:
-        """Return payload and key of the flag for one row, given as an instance or as its primary key.
+    def item(self, bound: dict[str, Any], verbs: SiteVerbs) -> Item:
+        """Return key and payload of the flag for one row, given as an instance or as its primary key.
 
         :param verbs: asked for the key as discovery has it, where Python writes such a value otherwise than the database.
         """
@@ -91,7 +92,7 @@ class OwnRows:
             key = None
         if key is None:
             raise SignatureError(f"raise it for a saved {self.model.__name__} or for its primary key, got {row!r}")
-        return json.dumps({"row": key}), key
+        return Item(key, json.dumps({"row": key}))
 
     def find(
         self, db: Database, dialect: Dialect, kind: str, limit: int, aliases: tuple[str, ...] = (), lock: bool = False

@@ -8,14 +8,28 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from peewee import Database
 
+from ..payloads import Item
+from .raising import Terms
 from .statement import Execute, Statement
 
 Row = Sequence[Any]
-"""A claimed flag: due_at, id, key, payload (parsed), attempts, suspect, cursor (parsed)."""
+"""A claimed flag: due_at, id, key, payload (parsed), attempts, suspect, cursor (parsed), raises, and None or what few have: that
+of ``Rare`` in its order."""
+
+
+class Rare(NamedTuple):
+    """Hold what few flags have: what a schedule wrote, when the work is not worth doing any more, and the bucket."""
+
+    schedule: str | None = None
+    zone: str | None = None
+    intended: int | None = None
+    missed: int = 0
+    expires_at: int | None = None
+    bucket: str | None = None
 
 
 class Damaged(str):
@@ -25,7 +39,7 @@ class Damaged(str):
 class Texts:
     """Return the statements of the verbs. Those that lock nothing, or claim, are each database's own affair."""
 
-    def raising(self, kind: str, key: str, payload: str, priority: int, due_at: int, now: int) -> Statement:
+    def raising(self, kind: str, item: Item, terms: Terms) -> Statement:
         """Put a flag up; what it did ``raised`` reads."""
         raise NotImplementedError
 
@@ -91,23 +105,24 @@ class Flags(Texts):
 
     # The site's verbs.
 
-    def raise_(self, db: Database, kind: str, key: str, payload: str, priority: int, due_at: int, now: int) -> tuple[int, str]:
+    def raise_(self, db: Database, kind: str, item: Item, terms: Terms) -> tuple[int, str]:
         """Put a flag up; return its id and what that did."""
-        return self.raise_over(db.execute_sql, kind, key, payload, priority, due_at, now)
+        return self.raise_over(db.execute_sql, kind, item, terms)
 
-    def raise_over(
-        self, execute: Execute, kind: str, key: str, payload: str, priority: int, due_at: int, now: int
-    ) -> tuple[int, str]:
+    def raise_over(self, execute: Execute, kind: str, item: Item, terms: Terms) -> tuple[int, str]:
         """Put a flag up over any connection through the dialect's driver, within the transaction that is open there."""
-        return self.raised(execute, self.raising(kind, key, payload, priority, due_at, now).on(execute))
+        return self.raised(execute, self.raising(kind, item, terms).on(execute))
 
     def raised(self, execute: Execute, cursor: Any) -> tuple[int, str]:
         """Return a flag's id and what raising it did, of the cursor that has just executed ``raising``."""
         row = cursor.fetchall()[0]
         return row[0], row[1]
 
-    def raise_many(self, db: Database, kind: str, chunk: str, priority: int, due_at: int, now: int) -> Counter[str]:
-        """Put the flags of one chunk up: a JSON array whose items are a payload that is its own key, or ``[key, payload]``."""
+    def raise_many(self, db: Database, kind: str, chunk: str, terms: Terms) -> Counter[str]:
+        """Put the flags of one chunk up.
+
+        :param chunk: a JSON array whose items are a payload that is its own key, or ``[key, payload, bucket]``.
+        """
         raise NotImplementedError
 
     def retry(self, db: Database, ids: Sequence[int], now: int) -> int:

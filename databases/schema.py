@@ -14,7 +14,7 @@ from ..errors import FlagSweepError, NotReady
 from .connections import Connections
 from .dialect import Dialect
 
-SCHEMA = 1
+SCHEMA = 2
 """The version that this code works with."""
 
 

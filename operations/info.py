@@ -10,6 +10,8 @@ from typing import Any
 from ..logs import headline
 from ..models import Flag
 
+TIMES = ("due_at", "raised_at", "claimed_at", "died_at", "expires_at", "intended")
+
 
 @dataclass(frozen=True)
 class FlagInfo:
@@ -32,11 +34,16 @@ class FlagInfo:
     claimed_by: int | None
     claimed_at: datetime | None
     died_at: datetime | None
+    expires_at: datetime | None
+    bucket: str | None
+    schedule: str | None
+    intended: datetime | None
+    missed: int
 
     @classmethod
     def of(cls, flag: Flag, lane: str) -> FlagInfo:
         """Return what a row shows; a payload that is no JSON is shown as its text, a damaged time as None."""
-        times: dict[str, Any] = {name: moment(getattr(flag, name)) for name in ("due_at", "raised_at", "claimed_at", "died_at")}
+        times: dict[str, Any] = {name: moment(getattr(flag, name)) for name in TIMES}
         same: dict[str, Any] = {
             name: getattr(flag, name) for name in cls.__dataclass_fields__ if name not in ("payload", "lane", *times)
         }

@@ -13,6 +13,7 @@ from peewee import Case, Database, Field, Model, Node, Select
 
 from ..config import SECOND
 from ..databases.connections import Connections
+from ..databases.flags import Rare
 from ..databases.pacer import Pacer
 from ..databases.pages import PAGE, SHARE, Pages
 from ..databases.schema import Schema
@@ -23,10 +24,30 @@ CRASHES = 3
 """A flag that has crashed the process this often is dead."""
 
 
+NO_RARE = Rare()
+
+
 class Claimed:
     """Hold one claimed flag on its way through a handler."""
 
-    __slots__ = ("attempts", "consumer", "cursor", "due_at", "id", "key", "kind", "payload", "row", "suspect", "token", "trouble")
+    __slots__ = (
+        *(
+            "attempts",
+            "consumer",
+            "cursor",
+            "due_at",
+            "id",
+            "key",
+            "kind",
+            "payload",
+            "raises",
+            "rare",
+            "row",
+            "suspect",
+            "token",
+        ),
+        "trouble",
+    )
 
     def __init__(self, kind: str, token: int, row: Sequence[Any], consumer: int = 0):
         self.kind = kind
@@ -35,7 +56,8 @@ class Claimed:
         """The id under which it was claimed: what a consumer claimed under an id before is not its own any more."""
         self.row: Any = None
         self.trouble: BaseException | None = None
-        self.due_at, self.id, self.key, self.payload, self.attempts, self.suspect, self.cursor = row
+        self.due_at, self.id, self.key, self.payload, self.attempts, self.suspect, self.cursor, self.raises, rare = row
+        self.rare = NO_RARE if rare is None else Rare(*rare)
 
 
 class Step(NamedTuple):

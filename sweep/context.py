@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from ..databases.flags import Rare
 from ..errors import ClaimLost
 from ..payloads import encode
 from .claims import Claimed, Store
 
 CURSOR_LIMIT = 32_768
 """Bytes of JSON that ``flag.progress`` keeps."""
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _moment(rare: Rare) -> datetime | None:
+    if rare.intended is None:
+        return None
+    try:
+        zone: tzinfo = ZoneInfo(rare.zone or "UTC")
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # Another host wrote it, or a hand.
+        zone = UTC
+    return (EPOCH + timedelta(microseconds=rare.intended)).astimezone(zone)
 
 
 class FlagContext:
@@ -23,6 +39,12 @@ class FlagContext:
         self.key = claimed.key
         self.attempt = claimed.attempts + 1
         self.cursor = claimed.cursor
+        self.raises = claimed.raises
+        """How many raises this run covers."""
+        self.intended = _moment(claimed.rare)
+        """For which time a schedule raised it, in the schedule's zone; None where none did."""
+        self.missed = claimed.rare.missed
+        """How many times of the schedule this run stands for besides."""
         self._token = claimed.token
         self._atomic = atomic
         self._store = store

@@ -25,7 +25,7 @@ from .threads import Pool
 
 log = logging.getLogger("flagsweep")
 
-OUTCOMES = ("lowered", "again", "snoozed", "discarded", "dead", "released", "lost")
+OUTCOMES = ("lowered", "again", "snoozed", "discarded", "expired", "dead", "released", "lost")
 """What a sweep counts. ``again``: failed or raised anew while it ran; ``lost``: no longer ours when its handler was done."""
 
 

@@ -144,11 +144,28 @@ class Discarded(Parked):
         log.info("%s (flag %d) %s: %s", claimed.kind, claimed.id, how, headline(self.reason))
 
 
+class Expired(Outcome):
+    """It was not worth doing any more before it began: lowered unrun, with a line of history."""
+
+    lowered = "expired"
+
+    def lowers(self, handler: Handler) -> bool:
+        return True
+
+    def lower_row(self, connections: Connections, handler: Handler, claimed: Claimed, now: int) -> None:
+        late = (now - (claimed.rare.expires_at or now)) / SECOND
+        record(connections.engine, [(claimed.id, claimed.kind, claimed.key, "expired", f"{late:.0f} s too late, unrun")], now)
+
+    def tell(self, claimed: Claimed, how: str) -> None:
+        log.info("%s (flag %d) was not worth doing any more: %s", claimed.kind, claimed.id, how)
+
+
 class NotStarted(Outcome):
     """Its claim was given back just as a thread took it: whoever claims it next runs it."""
 
 
 DONE = Lowered()
+EXPIRED = Expired()
 NOT_STARTED = NotStarted()
 
 

@@ -22,7 +22,7 @@ from ..logs import clean, describe, headline
 from .atomic import guarded, kept_open, leaked, unmasked
 from .claims import Claimed, Store
 from .context import FlagContext
-from .outcomes import DONE, Discarded, Failed, Lowered, Outcome, Parked, Settled, Snoozed
+from .outcomes import DONE, EXPIRED, Discarded, Failed, Lowered, Outcome, Parked, Settled, Snoozed
 
 log = logging.getLogger("flagsweep")
 
@@ -53,6 +53,8 @@ class Performer:
         payload = claimed.payload
         if type(payload) is not dict:
             return Parked(str(payload) if isinstance(payload, Damaged) else "its payload is not a JSON object")
+        if claimed.rare.expires_at is not None and claimed.rare.expires_at <= self.clock.now():
+            return EXPIRED
         try:
             if claimed.trouble:
                 raise claimed.trouble

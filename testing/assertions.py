@@ -51,7 +51,7 @@ def _up(flags: FlagSweep, kind: str | Handler, arguments: dict[str, Any]) -> tup
     defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
     wanted = json.loads(encode(arguments, handler.kind, flags.settings.payload_limit)) if handler.rows is None else {}
     if handler.rows is not None and arguments:
-        wanted = json.loads(handler.rows.payload(arguments, flags.verbs)[0])
+        wanted = json.loads(handler.rows.item(arguments, flags.verbs).payload)
     found: list[FlagInfo] = []
     others: list[FlagInfo] = []
     for flag in flags.find(kind=handler.kind, limit=None):

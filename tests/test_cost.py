@@ -12,6 +12,7 @@ from playhouse.test_utils import assert_query_count, count_queries
 from flagsweep import Backoff, FlagSweep
 from flagsweep.config import SECOND
 from flagsweep.databases import sqlite
+from flagsweep.databases.raising import Terms
 from flagsweep.databases.sqlite import flags as of_flags
 from flagsweep.sweep.claims import Step
 from flagsweep.testing import FakeClock
@@ -35,7 +36,7 @@ class Site:
         """Put many flags up, in one statement each thousand."""
         items = [f'{{"n":{n}}}' for n in range(start, start + count)]
         chunks = ["[" + ",".join(items[at : at + 1000]) + "]" for at in range(0, count, 1000)]
-        assert self.verbs.raise_many(kind, chunks, priority, due, NOW) == {"new": count}
+        assert self.verbs.raise_many(kind, chunks, Terms(priority, due, NOW)) == {"new": count}
         if state != "waiting":
             ask(self, "UPDATE flagsweep_flag SET state = ?, claimed_by = 99, claim_token = 99, claimed_generation = 1", state)
 
@@ -144,8 +145,8 @@ HOT = {
     "record dead": (of_flags.RECORD_DEAD, [BY_ID]),
     "drop dead": (of_flags.DROP_DEAD, [BY_ID]),
     "progress": (of_flags.PROGRESS, [BY_ID]),
-    "raise": (of_flags.RAISE, []),
-    "raise many": (of_flags.RAISE_MANY, []),
+    **{f"raise {form}": (statement, []) for form, statement in of_flags.RAISE.items()},
+    **{f"raise many {form}": (statement, []) for form, statement in of_flags.RAISE_MANY.items()},
     "discover": (of_flags.DISCOVER, []),
     "kinds": (of_flags.KINDS, [WAITING]),
 }

@@ -418,7 +418,7 @@ def test_a_priority_is_a_whole_number_from_minus_100_to_100(one, priority):
 def test_every_bad_option_of_a_raise_is_named_at_once(one):
     with pytest.raises(ConfigError) as caught:
         one.using(delay="soon", at=datetime(2026, 1, 1), key="", priority=500)
-    assert [problem.split()[0] for problem in caught.value.problems] == ["delay", "at", "give", "key", "priority"]
+    assert [problem.split()[0] for problem in caught.value.problems] == ["delay", "at", "key", "priority", "give"]
 
 
 def test_the_returned_value_names_the_flag_and_what_became_of_it(flags, one):

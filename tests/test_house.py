@@ -25,6 +25,7 @@ FLOORS = (
     ("databases",),
     ("models",),
     ("adapters", "schedules", "gates"),
+    ("options",),
     ("handlers",),
     ("sweep",),
     ("queues",),

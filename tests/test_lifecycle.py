@@ -19,7 +19,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from flagsweep import Backoff, FlagSweep
 from flagsweep.config import SECOND
 from flagsweep.consumer.blame import charge
+from flagsweep.databases.raising import Form, Terms
 from flagsweep.databases.sqlite import flags as texts
+from flagsweep.payloads import Item
 from flagsweep.sweep.claims import CRASHES
 from flagsweep.sweep.outcomes import Failed, Parked, Snoozed
 from flagsweep.testing import FakeClock
@@ -154,14 +156,14 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule(kind=KINDS, key=KEYS, delay=DELAYS, priority=PRIORITIES)
     def raise_flag(self, kind, key, delay, priority):
-        raised = self.verbs.raise_(kind, key, "{}", priority, self.now + delay * SECOND, self.now)
+        raised = self.verbs.raise_(kind, Item(key, "{}"), Terms(priority, self.now + delay * SECOND, self.now))
         assert raised.how == self._raised((kind, key), delay, priority)
         assert raised.id == self.up[kind, key].id
 
     @rule(kind=KINDS, keys=st.lists(KEYS, max_size=4), delay=DELAYS, priority=PRIORITIES)
     def raise_many(self, kind, keys, delay, priority):
         chunk = "[" + ",".join(f'["{key}","{{}}"]' for key in keys) + "]"
-        counts = self.verbs.raise_many(kind, [chunk], priority, self.now + delay * SECOND, self.now)
+        counts = self.verbs.raise_many(kind, [chunk], Terms(priority, self.now + delay * SECOND, self.now))
         assert counts == Counter(self._raised((kind, key), delay, priority) for key in keys)
 
     @precondition(lambda self: self.held)
@@ -362,8 +364,10 @@ def test_the_machine_holds_for_long_lives():
 BUGS = {
     "a raise that does nothing to a flag that is up": (
         "RAISE",
-        "INSERT INTO flagsweep_flag AS flag (kind, key, payload, priority, due_at, raised_at) VALUES (?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (kind, key) DO UPDATE SET payload = excluded.payload RETURNING id, raised_as",
+        {
+            Form(): texts.RAISE[Form()].partition("ON CONFLICT")[0]
+            + "ON CONFLICT (kind, key) DO UPDATE SET payload = excluded.payload RETURNING id, raised_as",
+        },
     ),
     "lowering without a look at the generation": ("LOWER", texts.LOWER.replace("AND generation = claimed_generation", "")),
     "settling without the token": (

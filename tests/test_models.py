@@ -11,6 +11,7 @@ from verbs import HOUR, HOW, MINUTE, NOW, Site, bring, free, picked
 
 from flagsweep import DatabaseAway, FlagSweep, NotReady
 from flagsweep.config import SECOND
+from flagsweep.databases.raising import Terms
 from flagsweep.sweep.outcomes import Parked, Snoozed
 
 
@@ -48,7 +49,7 @@ def test_raise_many_does_to_a_flag_what_raise_does(tmp_path, state):
         bring(site, state)
         if many:
             chunk = json.dumps([["k", '{"n":3}']])
-            assert site.verbs.raise_many("work", [chunk], 5, NOW + 70, NOW + 60) == {HOW[state]: 1}
+            assert site.verbs.raise_many("work", [chunk], Terms(5, NOW + 70, NOW + 60)) == {HOW[state]: 1}
         else:
             site.raise_(due=70, now=60, payload='{"n":3}', priority=5)
         rows.append({name: value for name, value in site.row().items() if name != "claim_token"})

@@ -5,6 +5,8 @@ from contextlib import closing
 
 from flagsweep import Backoff, FlagSweep
 from flagsweep.config import SECOND
+from flagsweep.databases.raising import Terms
+from flagsweep.payloads import Item
 from flagsweep.sweep.outcomes import Failed
 from flagsweep.testing import FakeClock
 
@@ -33,7 +35,7 @@ class Site:
         self.handler = self.flags.handler("work", max_attempts=3, backoff=backoff)(lambda n=0: None)
 
     def raise_(self, key="k", due=0, now=0, payload='{"n":1}', priority=0, kind="work"):
-        return self.verbs.raise_(kind, key, payload, priority, NOW + due, NOW + now)
+        return self.verbs.raise_(kind, Item(key, payload), Terms(priority, NOW + due, NOW + now))
 
     def claim(self, limit=100, now=0, kind="work", priority=0, consumer=ME):
         with self.store.connections.write():

@@ -10,27 +10,33 @@ from typing import Any
 
 from peewee import Database
 
+from ...payloads import Item
 from ..flags import Row
+from ..raising import COLUMNS, FORMS, Terms, columns
 from ..server import Server
-from ..server.flags import RAISED, pairs, readable, tally
+from ..server.flags import CLAIMED, raised, readable, rounds
 from ..statement import Execute, Statement
 from .words import quoted
 
-COLUMNS = "(kind, key, payload, priority, due_at, raised_at)"
-UPSERT = "ON DUPLICATE KEY UPDATE id = LAST_INSERT_ID(id)," + RAISED.format(
-    old="", due_at="VALUES(due_at)", priority="VALUES(priority)", payload="VALUES(payload)", raised_at="VALUES(raised_at)"
-)
-RAISE = f"INSERT INTO flagsweep_flag {COLUMNS} VALUES (?, ?, ?, ?, ?, ?) {UPSERT}"
+UPSERT = {
+    form: "ON DUPLICATE KEY UPDATE id = LAST_INSERT_ID(id), " + raised(form, "", "VALUES({})".format).replace("%s", "?")
+    for form in FORMS
+}
+RAISE = {
+    form: f"INSERT INTO flagsweep_flag ({', '.join(columns(form))}) VALUES ({', '.join('?' * len(columns(form)))}) {UPSERT[form]}"
+    for form in FORMS
+}
 RAISED_AS = "SELECT raised_as FROM flagsweep_flag WHERE id = ?"
-RAISE_MANY = f"INSERT INTO flagsweep_flag {COLUMNS} VALUES {{rows}} {UPSERT}"
-RAISED_MANY = "SELECT key, raised_as FROM flagsweep_flag WHERE kind = ? AND key IN ?"
+RAISE_MANY = {form: f"INSERT INTO flagsweep_flag ({', '.join(COLUMNS)}) VALUES {{rows}} {UPSERT[form]}" for form in FORMS}
+ROW = f"({', '.join(['%s'] * len(COLUMNS))})"
+RAISED_MANY = "SELECT raised_as FROM flagsweep_flag WHERE kind = ? AND key IN ?"
 AGENDA = """
 SELECT kind, priority, min(due_at) FROM flagsweep_flag
 WHERE state = 'waiting' AND kind = ? GROUP BY state, kind, priority
 """
 KINDS = "SELECT DISTINCT kind FROM flagsweep_flag WHERE state = 'waiting'"
-FIND_DUE = """
-SELECT due_at, id, key, payload, attempts, suspect, cursor FROM flagsweep_flag
+FIND_DUE = f"""
+SELECT {CLAIMED} FROM flagsweep_flag
 WHERE state = 'waiting' AND kind = ? AND priority = ? AND due_at <= ? ORDER BY due_at, id LIMIT ? FOR UPDATE SKIP LOCKED
 """
 CLAIM = """
@@ -40,7 +46,9 @@ WHERE id IN ?
 STATE = "SELECT state FROM flagsweep_flag WHERE id = ?"
 IS_OURS = "SELECT 1 FROM flagsweep_flag WHERE id = ? AND claim_token = ?"
 NOBODYS = "SELECT id FROM flagsweep_flag WHERE kind = ? AND key IN ? FOR UPDATE NOWAIT"
-DISCOVER = f"INSERT INTO flagsweep_flag {COLUMNS} VALUES {{rows}} ON DUPLICATE KEY UPDATE id = id"
+DISCOVER = """
+INSERT INTO flagsweep_flag (kind, key, payload, priority, due_at, raised_at) VALUES {rows} ON DUPLICATE KEY UPDATE id = id
+"""
 
 MANY = 500
 """Rows of one INSERT: far below any max_allowed_packet."""
@@ -65,12 +73,17 @@ class MysqlFlags(Server):
     def listed(self, values: Sequence[int]) -> Any:
         return tuple(values) or (-1,)
 
-    def raise_(self, db: Database, kind: str, key: str, payload: str, priority: int, due_at: int, now: int) -> tuple[int, str]:
+    def raise_(self, db: Database, kind: str, item: Item, terms: Terms) -> tuple[int, str]:
         with nullcontext() if db.in_transaction() else db.atomic():  # What is read after is then what was written.
-            return super().raise_(db, kind, key, payload, priority, due_at, now)
+            return super().raise_(db, kind, item, terms)
 
-    def raising(self, kind: str, key: str, payload: str, priority: int, due_at: int, now: int) -> Statement:
-        return Statement(self.sql[RAISE], (kind.encode(), key.encode(), payload, priority, due_at, now))
+    def raising(self, kind: str, item: Item, terms: Terms) -> Statement:
+        return Statement(self.sql[RAISE[terms.form]], (*self._values(kind, item, terms), *terms.updating))
+
+    def _values(self, kind: str, item: Item, terms: Terms) -> tuple[Any, ...]:
+        bucket = None if item.bucket is None else item.bucket.encode()
+        named = terms.occurrence and terms.occurrence._replace(schedule=terms.occurrence.schedule.encode())  # type: ignore[arg-type]
+        return terms._replace(occurrence=named).values(kind.encode(), item.key.encode(), item.payload, bucket)
 
     def raised(self, execute: Execute, cursor: Any) -> tuple[int, str]:
         id: int = cursor.lastrowid
@@ -78,17 +91,17 @@ class MysqlFlags(Server):
             return id, "new"
         return id, execute(self.sql[RAISED_AS], (id,)).fetchone()[0]
 
-    def raise_many(self, db: Database, kind: str, chunk: str, priority: int, due_at: int, now: int) -> Counter[str]:
-        found, again = pairs(chunk)
-        if not found:
-            return Counter()
-        # Ordered by key: two requests that raise the same flags in different orders would wait for each other.
-        rows = sorted((key.encode(), payload) for key, payload in found.items())
-        values = [value for key, payload in rows for value in (kind.encode(), key, payload, priority, due_at, now)]
-        many = self.sql[RAISE_MANY].format(rows=", ".join(["(%s, %s, %s, %s, %s, %s)"] * len(rows)))
-        db.execute_sql(many, values)
-        how = db.execute_sql(self.sql[RAISED_MANY], (kind.encode(), tuple(key for key, _ in rows))).fetchall()
-        return tally([(readable(key), what) for key, what in how], again)
+    def raise_many(self, db: Database, kind: str, chunk: str, terms: Terms) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        for found in rounds(chunk):
+            # Ordered by key: two requests that raise the same flags in different orders would wait for each other.
+            ordered = sorted(found.values(), key=lambda item: item.key.encode())
+            values = [value for item in ordered for value in self._values(kind, item, terms)]
+            many = self.sql[RAISE_MANY[terms.form]].format(rows=", ".join([ROW] * len(ordered)))
+            db.execute_sql(many, (*values, *terms.updating))
+            keys = tuple(item.key.encode() for item in ordered)
+            counts.update(row[0] for row in db.execute_sql(self.sql[RAISED_MANY], (kind.encode(), keys)).fetchall())
+        return counts
 
     def agenda(self, db: Database, kinds: str) -> list[tuple[str, int, Any]]:
         # One kind a query: for a list of kinds MySQL reads all their rows instead of the first of each priority.

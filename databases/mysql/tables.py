@@ -50,14 +50,69 @@ id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, at BIGINT NOT NULL, flag BIGINT N
 key VARBINARY(800) NOT NULL, event VARCHAR(40) NOT NULL, reason MEDIUMTEXT NOT NULL, INDEX flagsweep_history_at (at)
 """,
 }
+ADDED_COLUMNS = {
+    "flagsweep_flag": """
+ADD COLUMN expires_at BIGINT, ADD COLUMN first_at BIGINT, ADD COLUMN covered BIGINT NOT NULL DEFAULT 0,
+ADD COLUMN bucket VARBINARY(800), ADD COLUMN schedule VARBINARY(400), ADD COLUMN zone VARCHAR(64), ADD COLUMN intended BIGINT,
+ADD COLUMN missed INT NOT NULL DEFAULT 0
+""",
+    "flagsweep_history": "ADD COLUMN attempt INT, ADD COLUMN took BIGINT",
+}
+ADDED_INDEXES = ("CREATE INDEX flagsweep_history_event ON flagsweep_history (event, at)",)
+ADDED = {
+    "flagsweep_schedule": """
+name VARBINARY(400) NOT NULL PRIMARY KEY, kind VARBINARY(400) NOT NULL, key VARBINARY(800) NOT NULL, payload MEDIUMTEXT NOT NULL,
+sort VARCHAR(10) NOT NULL, spec VARCHAR(250) NOT NULL, zone VARCHAR(64) NOT NULL, missed VARCHAR(10) NOT NULL,
+grace BIGINT NOT NULL, cap INT NOT NULL, next_at BIGINT, last_at BIGINT, fired_at BIGINT, skipped BIGINT NOT NULL DEFAULT 0,
+outcome VARCHAR(20), ended_at BIGINT, origin VARCHAR(10) NOT NULL, module MEDIUMTEXT, code MEDIUMTEXT, changed MEDIUMTEXT,
+changed_by MEDIUMTEXT, changed_at BIGINT, paused_at BIGINT, paused_by MEDIUMTEXT, paused_until BIGINT, reason MEDIUMTEXT,
+created_at BIGINT NOT NULL
+""",
+    "flagsweep_gate": """
+sort VARCHAR(10) CHARACTER SET ascii COLLATE ascii_bin NOT NULL, name VARBINARY(400) NOT NULL,
+bucket VARBINARY(800) NOT NULL DEFAULT '', paused_at BIGINT, paused_by MEDIUMTEXT, paused_until BIGINT, reason MEDIUMTEXT,
+closed_until BIGINT, closed_why MEDIUMTEXT, taken BIGINT, day INT, used BIGINT, breaker MEDIUMTEXT, threads INT,
+PRIMARY KEY (sort, name, bucket)
+""",
+    "flagsweep_hold": """
+kind VARBINARY(400) NOT NULL, consumer BIGINT NOT NULL, slots INT NOT NULL, PRIMARY KEY (kind, consumer)
+""",
+    "flagsweep_pulse": "number INT NOT NULL",
+    "flagsweep_count": """
+kind VARBINARY(400) NOT NULL, span INT NOT NULL, at BIGINT NOT NULL, consumer BIGINT NOT NULL,
+succeeded BIGINT NOT NULL DEFAULT 0, failed BIGINT NOT NULL DEFAULT 0, dead BIGINT NOT NULL DEFAULT 0,
+snoozed BIGINT NOT NULL DEFAULT 0, discarded BIGINT NOT NULL DEFAULT 0, expired BIGINT NOT NULL DEFAULT 0,
+spent BIGINT NOT NULL DEFAULT 0, waited BIGINT NOT NULL DEFAULT 0, longest BIGINT NOT NULL DEFAULT 0,
+d0 BIGINT NOT NULL DEFAULT 0, d1 BIGINT NOT NULL DEFAULT 0, d2 BIGINT NOT NULL DEFAULT 0,
+d3 BIGINT NOT NULL DEFAULT 0, d4 BIGINT NOT NULL DEFAULT 0, d5 BIGINT NOT NULL DEFAULT 0,
+d6 BIGINT NOT NULL DEFAULT 0, d7 BIGINT NOT NULL DEFAULT 0, d8 BIGINT NOT NULL DEFAULT 0,
+d9 BIGINT NOT NULL DEFAULT 0, d10 BIGINT NOT NULL DEFAULT 0, d11 BIGINT NOT NULL DEFAULT 0,
+d12 BIGINT NOT NULL DEFAULT 0,
+PRIMARY KEY (kind, span, at, consumer), INDEX flagsweep_count_at (span, at)
+""",
+}
+PULSE = "INSERT INTO flagsweep_pulse (number) SELECT 0 FROM DUAL WHERE NOT EXISTS (SELECT 1 FROM flagsweep_pulse)"
 SUFFIX = "ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
-CREATE = [quoted(f"CREATE TABLE IF NOT EXISTS {name} ({columns}) {SUFFIX}") for name, columns in TABLES.items()]
+
+
+def _creating(tables: dict[str, str]) -> list[str]:
+    return [quoted(f"CREATE TABLE IF NOT EXISTS {name} ({columns}) {SUFFIX}") for name, columns in tables.items()]
+
+
+CREATE = _creating(TABLES)
+# From version 1: schedules, gates, counts, and what shapes a raise. The columns of a table come in one statement: all, or none.
+ADD = [
+    *(quoted(f"ALTER TABLE {name} {columns}") for name, columns in ADDED_COLUMNS.items()),
+    *ADDED_INDEXES,
+    *_creating(ADDED),
+    PULSE,
+]
 
 
 class MysqlTables(Server):
     """Make our tables."""
 
-    steps = (CREATE,)
+    steps = (CREATE, ADD)
     changed = frozenset((1060, 1061, 1091))  # Duplicate column name, duplicate key name, cannot drop what is not there.
     opening = closing = ()
     microseconds = "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)"

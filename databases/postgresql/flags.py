@@ -9,31 +9,36 @@ from typing import Any
 
 from peewee import Database
 
+from ...payloads import Item
 from ..flags import Row
 from ..news import news
+from ..raising import COLUMNS, FORMS, Terms, columns
 from ..server import Server
-from ..server.flags import RAISED, SETTLE_ONE, pairs, tally
+from ..server.flags import CLAIMED, SETTLE_ONE, raised, rounds
 from ..statement import Statement
 from .listening import CHANNEL
 
-UPSERT = "ON CONFLICT (kind, key) DO UPDATE SET " + RAISED.format(
-    old="flag.",
-    due_at="excluded.due_at",
-    priority="excluded.priority",
-    payload="excluded.payload",
-    raised_at="excluded.raised_at",
-)
-RAISE = f"""
-INSERT INTO flagsweep_flag AS flag (kind, key, payload, priority, due_at, raised_at) VALUES (%s, %s, %s, %s, %s, %s)
-{UPSERT} RETURNING id, raised_as
-"""
-RAISE_AND_TELL = f"WITH raised AS ({RAISE}) SELECT id, raised_as, pg_notify('{CHANNEL}', %s) FROM raised"
+UPSERT = {form: "ON CONFLICT (kind, key) DO UPDATE SET " + raised(form, "flag.", "excluded.{}".format) for form in FORMS}
+RAISE = {
+    form: f"INSERT INTO flagsweep_flag AS flag ({', '.join(columns(form))}) VALUES ({', '.join(['%s'] * len(columns(form)))}) "
+    f"{UPSERT[form]} RETURNING id, raised_as"
+    for form in FORMS
+}
+RAISE_AND_TELL = {
+    form: f"WITH raised AS ({raising}) SELECT id, raised_as, pg_notify('{CHANNEL}', %s) FROM raised"
+    for form, raising in RAISE.items()
+}
 # Ordered by key: two requests that raise the same flags in different orders would wait for each other.
-RAISE_MANY = f"""
-INSERT INTO flagsweep_flag AS flag (kind, key, payload, priority, due_at, raised_at)
-SELECT %s, key, payload, %s, %s, %s FROM unnest(%s::text[], %s::text[]) AS item (key, payload) ORDER BY key COLLATE "C"
-{UPSERT} RETURNING key, raised_as
+RAISE_MANY = {
+    form: f"""
+INSERT INTO flagsweep_flag AS flag ({", ".join(COLUMNS)})
+SELECT %s, key, payload, bucket, %s, %s, %s, %s FROM unnest(%s::text[], %s::text[], %s::text[]) AS item (key, payload, bucket)
+ORDER BY key COLLATE "C"
+{UPSERT[form]} RETURNING raised_as
 """
+    for form in FORMS
+    if not form.scheduled
+}
 AGENDA = """
 WITH RECURSIVE step (kind, priority) AS (
   SELECT kinds.kind, (SELECT max(priority) FROM flagsweep_flag WHERE state = 'waiting' AND kind = kinds.kind)
@@ -53,14 +58,15 @@ WITH RECURSIVE step (kind) AS (
   SELECT (SELECT min(kind) FROM flagsweep_flag WHERE state = 'waiting' AND kind > step.kind) FROM step WHERE kind IS NOT NULL)
 SELECT kind FROM step WHERE kind IS NOT NULL
 """
-CLAIM = """
+CLAIM = f"""
 WITH due AS MATERIALIZED (
-  SELECT id FROM flagsweep_flag WHERE state = 'waiting' AND kind = %s AND priority = %s AND due_at >= %s AND due_at <= %s
+  SELECT id AS due_id FROM flagsweep_flag
+  WHERE state = 'waiting' AND kind = %s AND priority = %s AND due_at >= %s AND due_at <= %s
   ORDER BY due_at, id LIMIT %s FOR UPDATE SKIP LOCKED)
 UPDATE flagsweep_flag AS flag
 SET state = 'claimed', claim_token = %s, claimed_by = %s, claimed_at = %s, claimed_generation = flag.generation
-FROM due WHERE flag.id = due.id
-RETURNING flag.due_at, flag.id, flag.key, flag.payload, flag.attempts, flag.suspect, flag.cursor
+FROM due WHERE id = due_id
+RETURNING {CLAIMED}
 """
 DISCOVER = """
 INSERT INTO flagsweep_flag (kind, key, payload, priority, due_at, raised_at)
@@ -83,19 +89,21 @@ class PostgresqlFlags(Server):
         super().__init__(notify)
         self._low: dict[tuple[str, int], tuple[int, int]] = {}
 
-    def raising(self, kind: str, key: str, payload: str, priority: int, due_at: int, now: int) -> Statement:
-        parameters = (kind, key, payload, priority, due_at, now)
-        if due_at > now or self.notify != "raise":
-            return Statement(RAISE, parameters)
-        return Statement(RAISE_AND_TELL, (*parameters, news(kind, priority)))
+    def raising(self, kind: str, item: Item, terms: Terms) -> Statement:
+        parameters = (*terms.values(kind, *item), *terms.updating)
+        if terms.due_at > terms.now or self.notify != "raise":
+            return Statement(RAISE[terms.form], parameters)
+        return Statement(RAISE_AND_TELL[terms.form], (*parameters, news(kind, terms.priority)))
 
-    def raise_many(self, db: Database, kind: str, chunk: str, priority: int, due_at: int, now: int) -> Counter[str]:
-        found, again = pairs(chunk)
-        parameters = (kind, priority, due_at, now, list(found), list(found.values()))
-        how = db.execute_sql(RAISE_MANY, parameters).fetchall()
-        if self.notify == "raise" and due_at <= now:
-            db.execute_sql(TELL, (news(kind, priority),)).fetchall()
-        return tally(how, again)
+    def raise_many(self, db: Database, kind: str, chunk: str, terms: Terms) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        for found in rounds(chunk):
+            common = (terms.priority, terms.due_at, terms.now, terms.expires_at)
+            parameters = (kind, *common, *map(list, zip(*found.values(), strict=True)), *terms.updating)
+            counts.update(row[0] for row in db.execute_sql(RAISE_MANY[terms.form], parameters).fetchall())
+        if self.notify == "raise" and terms.due_at <= terms.now:
+            db.execute_sql(TELL, (news(kind, terms.priority),)).fetchall()
+        return counts
 
     def asking_agenda(self, kinds: str) -> Statement:
         return Statement(AGENDA, (json.loads(kinds),))

@@ -61,6 +61,106 @@ CREATE TABLE IF NOT EXISTS flagsweep_history (
 );
 CREATE INDEX IF NOT EXISTS flagsweep_history_at ON flagsweep_history (at);
 """
+# From version 1: schedules, gates, counts, and what shapes a raise.
+ADDED = """
+ALTER TABLE flagsweep_flag ADD COLUMN expires_at bigint;
+ALTER TABLE flagsweep_flag ADD COLUMN first_at bigint;
+ALTER TABLE flagsweep_flag ADD COLUMN covered bigint NOT NULL DEFAULT 0;
+ALTER TABLE flagsweep_flag ADD COLUMN bucket text COLLATE "C";
+ALTER TABLE flagsweep_flag ADD COLUMN schedule text COLLATE "C";
+ALTER TABLE flagsweep_flag ADD COLUMN zone text;
+ALTER TABLE flagsweep_flag ADD COLUMN intended bigint;
+ALTER TABLE flagsweep_flag ADD COLUMN missed integer NOT NULL DEFAULT 0;
+CREATE INDEX flagsweep_bucket ON flagsweep_flag (kind, priority, bucket, due_at, id)
+  WHERE state = 'waiting' AND bucket IS NOT NULL;
+ALTER TABLE flagsweep_history ADD COLUMN attempt integer;
+ALTER TABLE flagsweep_history ADD COLUMN took bigint;
+CREATE INDEX flagsweep_history_event ON flagsweep_history (event, at);
+CREATE TABLE flagsweep_schedule (
+  name text COLLATE "C" NOT NULL PRIMARY KEY,
+  kind text COLLATE "C" NOT NULL,
+  key text COLLATE "C" NOT NULL,
+  payload text NOT NULL,
+  sort text NOT NULL,
+  spec text NOT NULL,
+  zone text NOT NULL,
+  missed text NOT NULL,
+  grace bigint NOT NULL,
+  cap integer NOT NULL,
+  next_at bigint,
+  last_at bigint,
+  fired_at bigint,
+  skipped bigint NOT NULL DEFAULT 0,
+  outcome text,
+  ended_at bigint,
+  origin text NOT NULL,
+  module text,
+  code text,
+  changed text,
+  changed_by text,
+  changed_at bigint,
+  paused_at bigint,
+  paused_by text,
+  paused_until bigint,
+  reason text,
+  created_at bigint NOT NULL
+);
+CREATE TABLE flagsweep_gate (
+  sort text NOT NULL,
+  name text COLLATE "C" NOT NULL,
+  bucket text COLLATE "C" NOT NULL DEFAULT '',
+  paused_at bigint,
+  paused_by text,
+  paused_until bigint,
+  reason text,
+  closed_until bigint,
+  closed_why text,
+  taken bigint,
+  day integer,
+  used bigint,
+  breaker text,
+  threads integer,
+  PRIMARY KEY (sort, name, bucket)
+);
+CREATE TABLE flagsweep_hold (
+  kind text COLLATE "C" NOT NULL,
+  consumer bigint NOT NULL,
+  slots integer NOT NULL,
+  PRIMARY KEY (kind, consumer)
+);
+CREATE TABLE flagsweep_pulse (number integer NOT NULL);
+INSERT INTO flagsweep_pulse (number) SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM flagsweep_pulse);
+CREATE TABLE flagsweep_count (
+  kind text COLLATE "C" NOT NULL,
+  span integer NOT NULL,
+  at bigint NOT NULL,
+  consumer bigint NOT NULL,
+  succeeded bigint NOT NULL DEFAULT 0,
+  failed bigint NOT NULL DEFAULT 0,
+  dead bigint NOT NULL DEFAULT 0,
+  snoozed bigint NOT NULL DEFAULT 0,
+  discarded bigint NOT NULL DEFAULT 0,
+  expired bigint NOT NULL DEFAULT 0,
+  spent bigint NOT NULL DEFAULT 0,
+  waited bigint NOT NULL DEFAULT 0,
+  longest bigint NOT NULL DEFAULT 0,
+  d0 bigint NOT NULL DEFAULT 0,
+  d1 bigint NOT NULL DEFAULT 0,
+  d2 bigint NOT NULL DEFAULT 0,
+  d3 bigint NOT NULL DEFAULT 0,
+  d4 bigint NOT NULL DEFAULT 0,
+  d5 bigint NOT NULL DEFAULT 0,
+  d6 bigint NOT NULL DEFAULT 0,
+  d7 bigint NOT NULL DEFAULT 0,
+  d8 bigint NOT NULL DEFAULT 0,
+  d9 bigint NOT NULL DEFAULT 0,
+  d10 bigint NOT NULL DEFAULT 0,
+  d11 bigint NOT NULL DEFAULT 0,
+  d12 bigint NOT NULL DEFAULT 0,
+  PRIMARY KEY (kind, span, at, consumer)
+);
+CREATE INDEX flagsweep_count_at ON flagsweep_count (span, at);
+"""
 TRIGGER = statements(f"""
 CREATE OR REPLACE FUNCTION flagsweep_tell() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN PERFORM pg_notify('{CHANNEL}', ''); RETURN NULL; END $$;
@@ -74,7 +174,7 @@ HAS_TRIGGER = "SELECT 1 FROM pg_trigger WHERE tgname = 'flagsweep_raised' AND tg
 class PostgresqlTables(Server):
     """Make our tables."""
 
-    steps = (statements(TABLES),)
+    steps = (statements(TABLES), statements(ADDED))
     microseconds = "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)"
 
     @contextmanager

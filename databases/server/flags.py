@@ -7,13 +7,14 @@ to a slow service must not hold up a sweep.
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from peewee import Database
 
+from ...payloads import Item
 from ..flags import Damaged, Row
+from ..raising import Form
 from ..statement import Statement
 from .native import Native
 
@@ -21,26 +22,53 @@ _to_json = json.JSONEncoder(separators=(",", ":"), sort_keys=True, allow_nan=Fal
 
 FREE = "claim_token = NULL, claimed_by = NULL, claimed_at = NULL, claimed_generation = NULL"
 
-RAISED = """
-  raised_as = CASE WHEN {old}state = 'waiting' THEN 'coalesced' WHEN {old}state = 'claimed' THEN 'bumped' ELSE 'revived' END,
-  due_at = CASE WHEN {old}state = 'waiting' AND {old}attempts > 0 THEN {old}due_at
-                WHEN {old}state = 'waiting' OR {old}generation > {old}claimed_generation THEN least({old}due_at, {due_at})
-                ELSE {due_at} END,
-  priority = CASE WHEN {old}state = 'waiting' OR {old}generation > {old}claimed_generation
-                  THEN greatest({old}priority, {priority}) ELSE {priority} END,
-  attempts = CASE WHEN {old}state = 'dead' THEN 0 ELSE {old}attempts END,
-  crashes = CASE WHEN {old}state = 'dead' THEN 0 ELSE {old}crashes END,
-  suspect = CASE WHEN {old}state = 'dead' THEN 0 ELSE {old}suspect END,
-  died_at = NULL, payload = {payload}, raised_at = {raised_at}, generation = {old}generation + 1,
-  state = CASE WHEN {old}state = 'dead' THEN 'waiting' ELSE {old}state END
-"""
-"""What a raise does to a flag that is up. In this order: MySQL puts each value in place before it works out the next."""
+STANDS = "{old}state = 'waiting' OR {old}generation > {old}claimed_generation"
+"""Waits from before, or since it was raised again while it runs."""
+
+
+def raised(form: Form, old: str, new: Callable[[str], str]) -> str:
+    """Return what a raise does to a flag that is up. In this order: MySQL puts each value in place before it works out the next.
+
+    :param old: what stands before a column as it was.
+    :param new: returns how the value is written that the raise gives a column.
+    """
+    stands = STANDS.format(old=old)
+    first = f"coalesce({old}first_at, {old}raised_at)"
+
+    def kept(name: str) -> str:
+        return f"CASE WHEN {stands} THEN {old}{name} ELSE {new(name)} END" if form.keeps else new(name)
+
+    due_at = f"least({new('due_at')}, {first} + %s)" if form.debounced else f"least({old}due_at, {new('due_at')})"
+    how = "CASE WHEN {old}state = 'waiting' THEN 'coalesced' WHEN {old}state = 'claimed' THEN 'bumped' ELSE 'revived' END"
+    stays = "{old}state = 'waiting' AND {old}attempts > 0"
+    fresh = "CASE WHEN {{old}}state = 'dead' THEN 0 ELSE {{old}}{name} END"
+    sets = [
+        f"raised_as = {how}",
+        f"due_at = CASE WHEN {stays} THEN {{old}}due_at WHEN {stands} THEN {due_at} ELSE {new('due_at')} END",
+        f"priority = CASE WHEN {stands} THEN greatest({{old}}priority, {new('priority')}) ELSE {new('priority')} END",
+        *(f"{name} = {fresh.format(name=name)}" for name in ("attempts", "crashes", "suspect")),
+        *(f"{name} = {kept(name)}" for name in ("payload", "expires_at", "bucket")),
+        "died_at = NULL",
+    ]
+    if form.debounced:
+        sets.append(f"first_at = CASE WHEN {stands} THEN {first} ELSE {new('raised_at')} END")
+    if form.scheduled:
+        missed = f"CASE WHEN {{old}}intended IS NULL THEN {new('missed')} ELSE {{old}}missed + 1 + {new('missed')} END"
+        sets += [f"missed = {missed}", *(f"{name} = {new(name)}" for name in ("schedule", "zone", "intended"))]
+    sets += [
+        f"raised_at = {new('raised_at')}",
+        "generation = {old}generation + 1",
+        "state = CASE WHEN {old}state = 'dead' THEN 'waiting' ELSE {old}state END",
+    ]
+    return ", ".join(sets).replace("{old}", old)
+
 
 HOLD = "SELECT id FROM flagsweep_flag WHERE id {among} FOR UPDATE SKIP LOCKED"
 THERE = "SELECT id FROM flagsweep_flag WHERE id {among}"
 LOWER = "DELETE FROM flagsweep_flag WHERE id {among} AND claim_token = ? AND generation = claimed_generation"
 LOWER_BUMPED = f"""
-UPDATE flagsweep_flag SET state = 'waiting', attempts = 0, crashes = 0, suspect = 0, error = NULL, cursor = NULL, {FREE}
+UPDATE flagsweep_flag SET state = 'waiting', attempts = 0, crashes = 0, suspect = 0, error = NULL, cursor = NULL,
+  covered = claimed_generation, {FREE}
 WHERE id {{among}} AND claim_token = ?
 """
 SETTLE_ONE = f"""
@@ -57,6 +85,13 @@ _SETTLE_ARGUMENTS = (
     *("state", "bumped_attempts", "attempts", "due", "earlier", "bumped_due", "bumped_due", "state", "now"),
     *("crashed", "suspect", "error", "now", "id", "token"),
 )
+CLAIMED = ", ".join(
+    [
+        *("due_at", "id", "key", "payload", "attempts", "suspect", "cursor", "generation - covered AS raises"),
+        *("schedule", "zone", "intended", "missed", "expires_at", "bucket"),
+    ]
+)
+"""What a claim reads of a flag."""
 RELEASE = f"UPDATE flagsweep_flag SET state = 'waiting', due_at = least(due_at, ?), {FREE} WHERE id {{among}} AND claim_token = ?"
 CLAIMED_BY = "SELECT id FROM flagsweep_flag WHERE state = 'claimed' AND claimed_by = ?"
 CLAIMERS = "SELECT DISTINCT claimed_by FROM flagsweep_flag WHERE state = 'claimed'"
@@ -129,25 +164,16 @@ class ServerFlags(Native):
         return sorted((_readable(row) for row in found), key=lambda row: (row[0], row[1]))
 
 
-def pairs(chunk: str) -> tuple[dict[str, str], Counter[str]]:
-    """Return the payload of each key of a chunk, and how often a key comes more than once. The last payload wins."""
-    found: dict[str, str] = {}
-    again: Counter[str] = Counter()
-    for item in json.loads(chunk):
-        key, payload = item if isinstance(item, list) else (_to_json(item),) * 2
-        if key in found:
-            again[key] += 1
-        found[key] = payload
-    return found, again
-
-
-def tally(how: Sequence[tuple[str, str]], again: Counter[str]) -> Counter[str]:
-    """Count what raises did: (key, what the first one did), and how often the same key came again behind it."""
-    counts = Counter(what for _, what in how)
-    first = dict(how)
-    for key, times in again.items():
-        counts["bumped" if first[key] == "bumped" else "coalesced"] += times
-    return counts
+def rounds(chunk: str) -> list[dict[str, Item]]:
+    """Return the items of a chunk by key; one that comes again is in a round of its own: no statement may meet a row twice."""
+    found: list[dict[str, Item]] = []
+    for each in json.loads(chunk):
+        item = Item(*each) if isinstance(each, list) else Item(*(_to_json(each),) * 2)
+        fits = next((one for one in found if item.key not in one), None)
+        if fits is None:
+            found.append(fits := {})
+        fits[item.key] = item
+    return found
 
 
 def readable(value: Any) -> str:
@@ -156,12 +182,15 @@ def readable(value: Any) -> str:
 
 
 def _readable(row: Sequence[Any]) -> Row:
-    due_at, id, key, payload, attempts, suspect, cursor = row
+    due_at, id, key, payload, attempts, suspect, cursor, raises, schedule, zone, intended, missed, expires_at, bucket = row
+    rare = None
+    if not schedule is expires_at is bucket is None:
+        rare = (readable(schedule), zone, intended, missed, expires_at, readable(bucket))
     try:
         going = json.loads(cursor) if cursor is not None else None
     except (ValueError, RecursionError) as error:
-        return due_at, id, readable(key), Damaged(f"its cursor cannot be read: {error}"), attempts, suspect, None
-    return due_at, id, readable(key), parsed(payload), attempts, suspect, going
+        return due_at, id, readable(key), Damaged(f"its cursor cannot be read: {error}"), attempts, suspect, None, raises, rare
+    return due_at, id, readable(key), parsed(payload), attempts, suspect, going, raises, rare
 
 
 def parsed(payload: str) -> Any:

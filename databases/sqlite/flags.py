@@ -13,41 +13,67 @@ from typing import Any
 
 from peewee import Database
 
+from ...payloads import Item
 from ..dialect import Dialect
 from ..errors import DATABASE_ERRORS
 from ..flags import Damaged, Row
+from ..raising import COLUMNS, FORMS, Form, Terms, columns
 from ..statement import Statement
 
-# Waiting: the earlier due time wins, unless the flag is backing off. Claimed and not bumped yet, or dead: the new raise decides.
-ON_CONFLICT = """
+# Waits from before, or since it was raised again while it runs.
+STANDS = "flag.state = 'waiting' OR flag.generation > flag.claimed_generation"
+
+EARLIER = "min(flag.due_at, excluded.due_at)"
+
+
+def on_conflict(form: Form) -> str:
+    """Return what a raise does to a flag that is up.
+
+    Waiting: the earlier due time wins, unless the flag is backing off. Claimed and not bumped yet, or dead: the new raise
+    decides.
+    """
+    first = "CASE WHEN {stands} THEN flag.{name} ELSE excluded.{name} END" if form.keeps else "excluded.{name}"
+    payload, expires_at, bucket = (first.format(stands=STANDS, name=name) for name in ("payload", "expires_at", "bucket"))
+    debounced = f"""
+  first_at = CASE WHEN {STANDS} THEN coalesce(flag.first_at, flag.raised_at) ELSE excluded.raised_at END,"""
+    scheduled = """
+  schedule = excluded.schedule, zone = excluded.zone, intended = excluded.intended,
+  missed = CASE WHEN flag.intended IS NULL THEN excluded.missed ELSE flag.missed + 1 + excluded.missed END,"""
+    earlier = "min(excluded.due_at, coalesce(flag.first_at, flag.raised_at) + ?)" if form.debounced else EARLIER
+    return f"""
 ON CONFLICT (kind, key) DO UPDATE SET
-  payload = excluded.payload, raised_at = excluded.raised_at, generation = flag.generation + 1, died_at = NULL,
+  payload = {payload}, expires_at = {expires_at}, bucket = {bucket},
+  raised_at = excluded.raised_at, generation = flag.generation + 1, died_at = NULL,
   raised_as = CASE flag.state WHEN 'waiting' THEN 'coalesced' WHEN 'claimed' THEN 'bumped' ELSE 'revived' END,
   due_at = CASE WHEN flag.state = 'waiting' AND flag.attempts > 0 THEN flag.due_at
-                WHEN flag.state = 'waiting' OR flag.generation > flag.claimed_generation THEN min(flag.due_at, excluded.due_at)
-                ELSE excluded.due_at END,
-  priority = CASE WHEN flag.state = 'waiting' OR flag.generation > flag.claimed_generation
-                  THEN max(flag.priority, excluded.priority) ELSE excluded.priority END,
+                WHEN {STANDS} THEN {earlier} ELSE excluded.due_at END,
+  priority = CASE WHEN {STANDS} THEN max(flag.priority, excluded.priority) ELSE excluded.priority END,
   attempts = CASE flag.state WHEN 'dead' THEN 0 ELSE flag.attempts END,
   crashes = CASE flag.state WHEN 'dead' THEN 0 ELSE flag.crashes END,
-  suspect = CASE flag.state WHEN 'dead' THEN 0 ELSE flag.suspect END,
+  suspect = CASE flag.state WHEN 'dead' THEN 0 ELSE flag.suspect END,{debounced if form.debounced else ""}{
+        scheduled if form.scheduled else ""
+    }
   state = CASE flag.state WHEN 'dead' THEN 'waiting' ELSE flag.state END
 """
 
-RAISE = f"""
-INSERT INTO flagsweep_flag AS flag (kind, key, payload, priority, due_at, raised_at) VALUES (?, ?, ?, ?, ?, ?)
-{ON_CONFLICT} RETURNING id, raised_as
-"""
 
-KEY_AND_PAYLOAD = """
-CASE type WHEN 'object' THEN value ELSE json_extract(value, '$[0]') END,
-CASE type WHEN 'object' THEN value ELSE json_extract(value, '$[1]') END"""
+RAISE = {
+    form: f"INSERT INTO flagsweep_flag AS flag ({', '.join(columns(form))}) VALUES ({', '.join('?' * len(columns(form)))})"
+    f"{on_conflict(form)} RETURNING id, raised_as"
+    for form in FORMS
+}
 
-RAISE_MANY = f"""
-INSERT INTO flagsweep_flag AS flag (kind, key, payload, priority, due_at, raised_at)
-SELECT ?, {KEY_AND_PAYLOAD}, ?, ?, ? FROM json_each(?) WHERE true
-{ON_CONFLICT} RETURNING raised_as
+RAISE_MANY = {
+    form: f"""
+INSERT INTO flagsweep_flag AS flag ({", ".join(COLUMNS)})
+SELECT ?, CASE type WHEN 'object' THEN value ELSE json_extract(value, '$[0]') END,
+  CASE type WHEN 'object' THEN value ELSE json_extract(value, '$[1]') END,
+  CASE type WHEN 'object' THEN NULL ELSE json_extract(value, '$[2]') END, ?, ?, ?, ? FROM json_each(?) WHERE true
+{on_conflict(form)} RETURNING raised_as
 """
+    for form in FORMS
+    if not form.scheduled
+}
 
 DISCOVER = """
 INSERT INTO flagsweep_flag (kind, key, payload, priority, due_at, raised_at)
@@ -79,7 +105,9 @@ WHERE state = 'waiting' AND id IN (
   ORDER BY due_at, id LIMIT ?)
 """
 
-ROW = "json_array(due_at, id, key, json(payload), CAST(attempts AS INTEGER), CAST(suspect AS INTEGER), json(cursor))"
+ROW = """json_array(due_at, id, key, json(payload), CAST(attempts AS INTEGER), CAST(suspect AS INTEGER), json(cursor),
+  generation - covered, CASE WHEN coalesce(schedule, expires_at, bucket) IS NOT NULL
+  THEN json_array(schedule, zone, intended, missed, expires_at, bucket) END)"""
 
 # The index by name: after an ANALYZE beside one large claim SQLite would rather read the whole table, from then on.
 CLAIMED = "FROM flagsweep_flag INDEXED BY flagsweep_claimed WHERE state = 'claimed' AND claimed_by = ? AND claim_token = ?"
@@ -99,7 +127,8 @@ FREE = "claim_token = NULL, claimed_by = NULL, claimed_at = NULL, claimed_genera
 LOWER = f"DELETE FROM flagsweep_flag WHERE {MINE} AND generation = claimed_generation"
 
 LOWER_BUMPED = f"""
-UPDATE flagsweep_flag SET state = 'waiting', attempts = 0, crashes = 0, suspect = 0, error = NULL, cursor = NULL, {FREE}
+UPDATE flagsweep_flag SET state = 'waiting', attempts = 0, crashes = 0, suspect = 0, error = NULL, cursor = NULL,
+  covered = claimed_generation, {FREE}
 WHERE {MINE}
 """
 
@@ -157,11 +186,13 @@ UNREADABLE: tuple[type[Exception], ...] = (*DATABASE_ERRORS, ValueError, Recursi
 class SqliteFlags(Dialect):
     """Hand over many values as one JSON text."""
 
-    def raising(self, kind: str, key: str, payload: str, priority: int, due_at: int, now: int) -> Statement:
-        return Statement(RAISE, (kind, key, payload, priority, due_at, now))
+    def raising(self, kind: str, item: Item, terms: Terms) -> Statement:
+        return Statement(RAISE[terms.form], (*terms.values(kind, *item), *terms.updating))
 
-    def raise_many(self, db: Database, kind: str, chunk: str, priority: int, due_at: int, now: int) -> Counter[str]:
-        return Counter(row[0] for row in db.execute_sql(RAISE_MANY, (kind, priority, due_at, now, chunk)).fetchall())
+    def raise_many(self, db: Database, kind: str, chunk: str, terms: Terms) -> Counter[str]:
+        common = (terms.priority, terms.due_at, terms.now, terms.expires_at)
+        rows = db.execute_sql(RAISE_MANY[terms.form], (kind, *common, chunk, *terms.updating)).fetchall()
+        return Counter(row[0] for row in rows)
 
     def retrying(self, ids: Sequence[int], now: int) -> Statement:
         return Statement(RETRY, (now, now, json.dumps(ids)))
@@ -206,7 +237,7 @@ class SqliteFlags(Dialect):
         except UNREADABLE as error:
             if self.is_away(error):
                 raise  # It is the disk that is damaged.
-            return [0, id, "?", Damaged(f"its row cannot be read: {error}"), 0, 0, None]
+            return [0, id, "?", Damaged(f"its row cannot be read: {error}"), 0, 0, None, 1, None]
 
     def lowering(self, ids: Sequence[int], token: int) -> Statement:
         return Statement(LOWER, (json.dumps(ids), token))

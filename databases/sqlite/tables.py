@@ -59,11 +59,112 @@ CREATE TABLE IF NOT EXISTS flagsweep_history (
 CREATE INDEX IF NOT EXISTS flagsweep_history_at ON flagsweep_history (at);
 """
 
+# From version 1: schedules, gates, counts, and what shapes a raise.
+ADDED = """
+ALTER TABLE flagsweep_flag ADD COLUMN expires_at INTEGER;
+ALTER TABLE flagsweep_flag ADD COLUMN first_at INTEGER;
+ALTER TABLE flagsweep_flag ADD COLUMN covered INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE flagsweep_flag ADD COLUMN bucket TEXT;
+ALTER TABLE flagsweep_flag ADD COLUMN schedule TEXT;
+ALTER TABLE flagsweep_flag ADD COLUMN zone TEXT;
+ALTER TABLE flagsweep_flag ADD COLUMN intended INTEGER;
+ALTER TABLE flagsweep_flag ADD COLUMN missed INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX flagsweep_bucket ON flagsweep_flag (kind, priority, bucket, due_at, id)
+  WHERE state = 'waiting' AND bucket IS NOT NULL;
+ALTER TABLE flagsweep_history ADD COLUMN attempt INTEGER;
+ALTER TABLE flagsweep_history ADD COLUMN took INTEGER;
+CREATE INDEX flagsweep_history_event ON flagsweep_history (event, at);
+CREATE TABLE flagsweep_schedule (
+  name TEXT NOT NULL PRIMARY KEY,
+  kind TEXT NOT NULL,
+  key TEXT NOT NULL,
+  payload TEXT NOT NULL,
+  sort TEXT NOT NULL,
+  spec TEXT NOT NULL,
+  zone TEXT NOT NULL,
+  missed TEXT NOT NULL,
+  grace INTEGER NOT NULL,
+  cap INTEGER NOT NULL,
+  next_at INTEGER,
+  last_at INTEGER,
+  fired_at INTEGER,
+  skipped INTEGER NOT NULL DEFAULT 0,
+  outcome TEXT,
+  ended_at INTEGER,
+  origin TEXT NOT NULL,
+  module TEXT,
+  code TEXT,
+  changed TEXT,
+  changed_by TEXT,
+  changed_at INTEGER,
+  paused_at INTEGER,
+  paused_by TEXT,
+  paused_until INTEGER,
+  reason TEXT,
+  created_at INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE flagsweep_gate (
+  sort TEXT NOT NULL,
+  name TEXT NOT NULL,
+  bucket TEXT NOT NULL DEFAULT '',
+  paused_at INTEGER,
+  paused_by TEXT,
+  paused_until INTEGER,
+  reason TEXT,
+  closed_until INTEGER,
+  closed_why TEXT,
+  taken INTEGER,
+  day INTEGER,
+  used INTEGER,
+  breaker TEXT,
+  threads INTEGER,
+  PRIMARY KEY (sort, name, bucket)
+) WITHOUT ROWID;
+CREATE TABLE flagsweep_hold (
+  kind TEXT NOT NULL,
+  consumer INTEGER NOT NULL,
+  slots INTEGER NOT NULL,
+  PRIMARY KEY (kind, consumer)
+) WITHOUT ROWID;
+CREATE TABLE flagsweep_pulse (number INTEGER NOT NULL);
+INSERT INTO flagsweep_pulse (number) SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM flagsweep_pulse);
+CREATE TABLE flagsweep_count (
+  kind TEXT NOT NULL,
+  span INTEGER NOT NULL,
+  at INTEGER NOT NULL,
+  consumer INTEGER NOT NULL,
+  succeeded INTEGER NOT NULL DEFAULT 0,
+  failed INTEGER NOT NULL DEFAULT 0,
+  dead INTEGER NOT NULL DEFAULT 0,
+  snoozed INTEGER NOT NULL DEFAULT 0,
+  discarded INTEGER NOT NULL DEFAULT 0,
+  expired INTEGER NOT NULL DEFAULT 0,
+  spent INTEGER NOT NULL DEFAULT 0,
+  waited INTEGER NOT NULL DEFAULT 0,
+  longest INTEGER NOT NULL DEFAULT 0,
+  d0 INTEGER NOT NULL DEFAULT 0,
+  d1 INTEGER NOT NULL DEFAULT 0,
+  d2 INTEGER NOT NULL DEFAULT 0,
+  d3 INTEGER NOT NULL DEFAULT 0,
+  d4 INTEGER NOT NULL DEFAULT 0,
+  d5 INTEGER NOT NULL DEFAULT 0,
+  d6 INTEGER NOT NULL DEFAULT 0,
+  d7 INTEGER NOT NULL DEFAULT 0,
+  d8 INTEGER NOT NULL DEFAULT 0,
+  d9 INTEGER NOT NULL DEFAULT 0,
+  d10 INTEGER NOT NULL DEFAULT 0,
+  d11 INTEGER NOT NULL DEFAULT 0,
+  d12 INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (kind, span, at, consumer)
+) WITHOUT ROWID;
+CREATE INDEX flagsweep_count_at ON flagsweep_count (span, at);
+"""
+
 
 class SqliteTables(Dialect):
     """Make our tables."""
 
-    steps = (statements(TABLES),)
+    steps = (statements(TABLES), statements(ADDED))
     opening = ("PRAGMA journal_mode = WAL", "BEGIN IMMEDIATE")
     microseconds = "CAST(round((julianday('now') - 2440587.5) * 86400000000) AS INTEGER)"
 

@@ -32,7 +32,7 @@ def test_sweep_does_what_is_due_and_closes_with_a_line_of_counts(shop, db_path):
 def test_sweep_as_json_holds_every_outcome(shop):
     shop.send.raise_flag(1)
     counts = json.loads(flagsweep("sweep", "--json").stdout)
-    assert counts == {"lowered": 1, "again": 0, "snoozed": 0, "discarded": 0, "dead": 0, "released": 0, "lost": 0}
+    assert counts == {"lowered": 1, **dict.fromkeys(("again", "snoozed", "discarded", "expired", "dead", "released", "lost"), 0)}
 
 
 def test_sweep_takes_a_lane_and_a_limit(shop, db_path):

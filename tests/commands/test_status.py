@@ -7,6 +7,7 @@ from calling import flagsweep, kill_off
 from rig import plain
 
 from flagsweep.commands.status import consumer_line
+from flagsweep.databases.schema import SCHEMA
 
 
 def test_status_counts_by_lane(shop, db_path):
@@ -50,7 +51,7 @@ def test_doctor_prints_each_finding_with_its_fix(shop):
     assert re.search(r"^ok    database          .*site.db answers$", text, re.MULTILINE)
     assert re.search(r"^warn  consumer .*\n {24}-> start 'flagsweep run'", text, re.MULTILINE)
     findings = json.loads(flagsweep("doctor", "--json").stdout)
-    assert {"level": "ok", "what": "schema", "text": "version 1", "fix": ""} in findings
+    assert {"level": "ok", "what": "schema", "text": f"version {SCHEMA}", "fix": ""} in findings
 
 
 def test_doctor_fails_where_something_fails(shop, db_path):

@@ -23,9 +23,10 @@ from flagsweep.databases.postgresql.listening import CHANNEL
 from flagsweep.databases.schema import Schema
 from flagsweep.databases.sqlite import Sqlite
 from flagsweep.errors import DatabaseAway
-from flagsweep.models import Consumer, Flag, History
+from flagsweep.models import Consumer, Count, Flag, Gate, History, Hold, Pulse, Schedule
 
-MODELS = (Schema, Flag, Consumer, History)
+MODELS = (Schema, Flag, Consumer, History, Schedule, Gate, Hold, Pulse, Count)
+NOW_AT, LATER = schema.SCHEMA, schema.SCHEMA + 1
 SERVERS = ["postgresql", "mysql"]
 EVERY = ["sqlite", *SERVERS]
 
@@ -166,7 +167,7 @@ def test_calling_init_again_changes_nothing(place):
     assert place.flags().init() is True
     before = place.layout()
     assert place.flags().init() is False
-    assert (place.layout(), place.versions()) == (before, [schema.SCHEMA])
+    assert (place.layout(), place.versions()) == (before, [*range(1, NOW_AT + 1)])
 
 
 @every_database
@@ -189,7 +190,7 @@ def test_ten_processes_may_init_at_once(place, later, rounds):
         codes = [ended(pid) for pid in pids]
         os.close(read)
         assert codes == [0] * 10
-        assert (place.layout(), place.versions()) == (model, [1, 2])
+        assert (place.layout(), place.versions()) == (model, [*range(1, LATER + 1)])
 
 
 @every_database
@@ -220,9 +221,9 @@ def test_killed_at_any_statement_the_next_init_completes_it(place, later, afresh
         assert code == -signal.SIGKILL
         if afresh:
             place.flags().init()
-            assert (place.layout(), place.versions()) == (model, [1, 2]), n
+            assert (place.layout(), place.versions()) == (model, [*range(1, LATER + 1)]), n
             place.wipe()
-    assert (place.layout(), place.versions()) == (model, [1, 2])
+    assert (place.layout(), place.versions()) == (model, [*range(1, LATER + 1)])
     assert n > 10
 
 
@@ -261,7 +262,7 @@ def test_init_upgrades_older_tables_and_keeps_what_they_hold(place, later):
     flags.handlers["work"].raise_flag(number=1)
     later()
     assert place.flags().init() is True
-    assert place.versions() == [1, 2]
+    assert place.versions() == [*range(1, LATER + 1)]
     assert place.ask("SELECT kind, colour FROM flagsweep_flag") in ([("work", 7)], [(b"work", 7)])
     assert place.flags().init() is False
     assert place.flags().sweep() == {"lowered": 1}
@@ -273,12 +274,12 @@ def test_older_tables_are_refused(place, later):
     later()
     flags = place.flags()
     for verb in (flags.sweep, flags.run):
-        with pytest.raises(NotReady, match=r"have version 1, this flagsweep needs 2: run 'flagsweep init'"):
+        with pytest.raises(NotReady, match=rf"have version {NOW_AT}, this flagsweep needs {LATER}: run 'flagsweep init'"):
             verb()
         assert flags.connections.engine.is_closed()
     (finding,) = [finding for finding in flags.doctor() if finding.what == "schema"]
     assert (finding.level, finding.fix) == ("fail", "run 'flagsweep init' (or call flags.init()) once")
-    assert place.versions() == [1]
+    assert place.versions() == [*range(1, NOW_AT + 1)]
 
 
 @every_database
@@ -299,7 +300,7 @@ def test_the_command_says_what_it_did(place, later, monkeypatch):
     later()
     monkeypatch.setattr("flagsweep.commands.setup.SCHEMA", schema.SCHEMA)
     said += [CliRunner().invoke(cli, ["init"]).output.rpartition(": ")[2] for _ in range(2)]
-    assert said == ["tables created\n", "tables upgraded from version 1 to 2\n", "the tables are there already\n"]
+    assert said == ["tables created\n", f"tables upgraded from version {NOW_AT} to {LATER}\n", "the tables are there already\n"]
 
 
 # The SQL of them.
@@ -331,7 +332,7 @@ def test_the_printed_sql_makes_the_same_tables(place, monkeypatch, later):
     script = printed(place, monkeypatch)
     assert place.tables() == []
     applied(place, script)
-    assert (place.layout(), place.versions()) == (model, [1, 2])
+    assert (place.layout(), place.versions()) == (model, [*range(1, LATER + 1)])
     flags = place.flags()
     assert flags.init() is False
     flags.handlers["work"].raise_flag(number=1)
@@ -344,7 +345,7 @@ def test_the_printed_sql_says_when_the_tables_were_made(place, monkeypatch):
     script = printed(place, monkeypatch)
     before = FlagSweep(":memory:").clock.now()
     applied(place, script)
-    ((moment,),) = place.ask("SELECT applied_at FROM flagsweep_schema")
+    ((moment,), *_) = place.ask("SELECT applied_at FROM flagsweep_schema")
     assert abs(moment - before) < 60_000_000
 
 
@@ -400,10 +401,10 @@ def test_doctor_tells_of_a_trigger_that_is_not_as_the_setting_says(place):
         return finding.level, finding.text
 
     place.flags(notify="raise").init()
-    assert found("raise") == ("ok", "version 1")
+    assert found("raise") == ("ok", f"version {NOW_AT}")
     assert found("trigger") == ("warn", "notify is 'trigger', and there is no trigger that tells of flags")
     place.flags(notify="trigger").init()
-    assert found("trigger") == ("ok", "version 1")
+    assert found("trigger") == ("ok", f"version {NOW_AT}")
     assert found("off") == ("warn", "notify is 'off', and there is a trigger that tells of flags")
 
 

@@ -8,9 +8,12 @@ import pytest
 
 from flagsweep import FlagSweep
 from flagsweep.config import SECOND
+from flagsweep.databases.raising import Terms
+from flagsweep.payloads import Item
 from flagsweep.testing import FakeClock
 
 NOW = 1_767_225_600 * SECOND  # 2026-01-01 00:00 UTC
+ITEM, TERMS = Item('{"n":1}', '{"n":1}'), Terms(0, NOW, NOW)
 PLACES = ("sqlite", "postgres_url", "mysql_url")
 
 
@@ -65,7 +68,7 @@ def test_the_text_of_a_raise_raises_the_very_flag_over_a_plain_connection(flags,
     flags.handlers["work"].raise_flag(1)
     (ours,) = [row(flag) for flag in flags.find()]
     flags.lower("work", ours[1])
-    statement = flags.connections.dialect.raising("work", '{"n":1}', '{"n":1}', 0, NOW, NOW)
+    statement = flags.connections.dialect.raising("work", ITEM, TERMS)
     plain.cursor().execute(statement.sql, statement.parameters)
     assert flags.find() == [], "not committed yet"
     plain.commit()
@@ -74,7 +77,7 @@ def test_the_text_of_a_raise_raises_the_very_flag_over_a_plain_connection(flags,
 
 
 def test_a_raise_over_a_plain_connection_is_undone_with_its_transaction(flags, plain):
-    flags.connections.dialect.raise_over(over(plain), "work", '{"n":1}', '{"n":1}', 0, NOW, NOW)
+    flags.connections.dialect.raise_over(over(plain), "work", ITEM, TERMS)
     plain.rollback()
     assert flags.find() == []
 
@@ -82,7 +85,7 @@ def test_a_raise_over_a_plain_connection_is_undone_with_its_transaction(flags, p
 def test_a_raise_over_a_plain_connection_says_what_it_did(flags, plain):
     dialect, done = flags.connections.dialect, []
     for _ in range(2):
-        done.append(dialect.raise_over(over(plain), "work", '{"n":1}', '{"n":1}', 0, NOW, NOW))
+        done.append(dialect.raise_over(over(plain), "work", ITEM, TERMS))
         plain.commit()
     (flag,) = flags.find()
     assert done == [(flag.id, "new"), (flag.id, "coalesced")]

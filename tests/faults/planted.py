@@ -154,8 +154,9 @@ def claim_without_a_token():
 
 def raise_without_a_write():
     """A raise of a flag that is up is taken for done: its generation stays."""
-    start = texts.RAISE.index("ON CONFLICT")
-    texts.RAISE = texts.RAISE[:start] + "ON CONFLICT (kind, key) DO UPDATE SET raised_as = 'coalesced' RETURNING id, raised_as"
+    for form, text in texts.RAISE.items():
+        inserting = text.partition("ON CONFLICT")[0]
+        texts.RAISE[form] = f"{inserting}ON CONFLICT (kind, key) DO UPDATE SET raised_as = 'coalesced' RETURNING id, raised_as"
 
 
 def _one_token():

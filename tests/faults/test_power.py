@@ -12,7 +12,9 @@ from powercut import Disk, State
 from work import Work
 
 from flagsweep.databases.connections import Connections
+from flagsweep.databases.raising import Terms
 from flagsweep.models import Flag
+from flagsweep.payloads import Item
 from flagsweep.sweep.claims import Store
 
 CUTS_PER_LIFE = 500
@@ -106,7 +108,7 @@ def raise_some(work, disk, chance, numbers, most):
             n, do = chance.randint(max(1, n - 10), n), chance.choice(("ok", "ok", "fail_once", "snooze", "raises"))
         gate = "x" * chance.choice((0, 0, 0, 9000))  # Payloads that take some pages.
         payload, now = json.dumps({"n": n, "do": do, "gate": gate}), work.flags.clock.now()
-        raised = work.flags.verbs.raise_(kind, str(n), payload, 0, now, now)
+        raised = work.flags.verbs.raise_(kind, Item(str(n), payload), Terms(0, now, now))
         disk.mark("raised", raised.id, kind, n)
 
 
