@@ -24,6 +24,9 @@ LONGEST = 10 * 365 * 86400.0
 PRIORITIES = range(-100, 101)
 """What a priority may be. Bounded, since a claim asks once for each priority in use."""
 
+EVENTS = ("failed", "dead", "succeeded", "discarded", "expired", "skipped", "lowered by hand")
+"""What history tells of."""
+
 REMOTE = tuple(f"{scheme}://" for scheme in ("redis", "rediss", "valkey", "valkeys", "postgresql", "postgres"))
 """What the URL of a queue begins with that other hosts can reach."""
 
@@ -181,8 +184,12 @@ class Settings:
     """How commits are seen: ``auto``, ``poll``, or ``off`` (then only the minute's sweep finds work)."""
     poll_every: float = 0.005
     """Seconds between two looks where commits are seen by polling."""
-    keep_history: float = 30 * 86400.0
-    """Seconds for which the history of discarded flags is kept."""
+    keep_history: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(EVENTS, 30 * 86400.0))
+    """Seconds for which history is kept, by event, as ``{"failed": "7d"}``; a single duration is that of all events."""
+    history_rows: int = 100_000
+    """The most lines of history: the oldest go first."""
+    keep_counts: float = 14 * 86400.0
+    """Seconds for which counts are kept: by the minute for two days, then by the hour."""
     stuck_after: float | None = None
     """Seconds after which a consumer ends, to be started again, where a lane's handlers all hang; None: it waits for them."""
     sweepers: int = 1
@@ -230,17 +237,28 @@ def _from_toml(path: str | None) -> dict[str, Any]:
         raise ConfigError(f"FLAGSWEEP_CONFIG names {path!r}, which cannot be read as TOML: {error}") from error
 
 
+_WHOLE = {
+    "threads": (1, 1000),
+    "payload_limit": (64, 1_048_576),
+    "batch": (1, 10_000),
+    "sweepers": (1, 100),
+    "history_rows": (0, 1_000_000_000),
+}
+"""Settings that are whole numbers, and what they may be."""
+
+
 def _check(problems: Problems, name: str, value: Any) -> Any:
-    if name in ("shutdown_timeout", "poll_every", "keep_history", "stuck_after"):
+    if name == "keep_history":
+        return _keep(problems, value)
+    if name in ("shutdown_timeout", "poll_every", "keep_counts", "stuck_after"):
         amount = problems.take(seconds, value, name)
         if name == "stuck_after" and amount is not None and amount < 2:
             problems.found.append(f"stuck_after must be at least 2s, got {value!r}: it is looked for once a second")
         if name == "poll_every" and amount is not None and amount < 0.001:
             problems.found.append(f"poll_every must be at least 1ms, got {value!r}: looking without a pause fills a processor")
         return amount
-    if name in ("threads", "payload_limit", "batch", "sweepers"):
-        limits = {"threads": (1, 1000), "payload_limit": (64, 1_048_576), "batch": (1, 10_000), "sweepers": (1, 100)}
-        low, high = limits[name]
+    if name in _WHOLE:
+        low, high = _WHOLE[name]
         return problems.number(_number(value), name, low, high, whole=True)
     if name == "writer_share":
         return problems.number(_number(value), name, 0.01, 1)
@@ -309,6 +327,19 @@ def _number(value: Any) -> Any:
         except ValueError:
             pass
     return value
+
+
+def _keep(problems: Problems, value: Any) -> dict[str, float]:
+    """Return how long each event of history is kept; those that are not named, for 30 days."""
+    if isinstance(value, str) and "=" in value:
+        value = {name.strip(): text.strip() for name, _, text in (part.partition("=") for part in value.split(","))}
+    if not isinstance(value, Mapping):
+        amount = problems.take(seconds, value, "keep_history")
+        return dict.fromkeys(EVENTS, 0.0 if amount is None else amount)
+    if unknown := sorted(set(value) - set(EVENTS)):
+        problems.found.append(f"keep_history knows no {', '.join(map(repr, unknown))}: events are {', '.join(EVENTS)}")
+    kept = {name: problems.take(seconds, value[name], f"keep_history of {name!r}") for name in EVENTS if name in value}
+    return {name: 30 * 86400.0 if kept.get(name) is None else kept[name] for name in EVENTS}
 
 
 def _lanes(problems: Problems, value: Any) -> dict[str, int]:

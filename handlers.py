@@ -111,6 +111,7 @@ class Handler(Generic[P, R]):
         :param at: instead, when: a ``datetime`` with a time zone. Past times are refused.
         :param key: what makes the flag this flag, instead of its arguments: up to 200 characters.
         :param priority: -100 to 100, the higher the sooner.
+        :param history: keep a line of history of each success, too; of failures there is one always.
         :param expires: how long after it is due the work is worth doing, or a ``datetime`` until when: later it is lowered unrun.
         :param debounce: it is due so long after the latest raise.
         :param longest: but at the latest so long after the first.
@@ -293,6 +294,7 @@ class Registry:
         discard_on: type[BaseException] | tuple[type[BaseException], ...] = (),
         aliases: str | Iterable[str] = (),
         slow_after: object = None,
+        history: bool = False,
         expires: object = None,
         debounce: object = None,
         longest: object = None,
@@ -317,6 +319,7 @@ class Registry:
         :param discard_on: exceptions that lower the flag, with a line of history.
         :param aliases: former kinds, whose flags this handler takes over.
         :param slow_after: a handler that runs longer is reported once a minute.
+        :param history: keep a line of history of each success, too; of failures there is one always.
         :param expires: how long after it is due the work is worth doing: later it is lowered unrun, with a line of history.
         :param debounce: a flag is due so long after its latest raise ...
         :param longest: ... but at the latest so long after its first.

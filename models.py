@@ -348,7 +348,7 @@ class SiteVerbs:
             found = list(Flag.select(Flag.id, Flag.state).where(Flag.kind == kind, Flag.key == key).execute(db))
             for flag in found:
                 Flag.delete().where(Flag.id == flag.id).execute(db)
-                record(db, [(flag.id, kind, key, "lowered by hand", f"was {flag.state}")], now)
+                record(db, [Event(flag.id, kind, key, "lowered by hand", f"was {flag.state}")], now)
         return bool(found)
 
 
@@ -360,8 +360,24 @@ def found(db: Database, where: Sequence[Any]) -> Iterator[list[int]]:
         last = ids[-1]
 
 
-def record(db: Database, events: Iterable[tuple[int, str, str, str, str]], now: int) -> None:
-    """Write history: (flag, kind, key, event, reason) each."""
-    rows = [dict(zip(("flag", "kind", "key", "event", "reason"), event, strict=True), at=now) for event in events]
+class Event(NamedTuple):
+    """Be a line of history.
+
+    :param event: ``failed``, ``dead``, ``succeeded``, ``discarded``, ``expired``, ``skipped`` or ``lowered by hand``.
+    :param took: microseconds that the handler ran.
+    """
+
+    flag: int
+    kind: str
+    key: str
+    event: str
+    reason: str
+    attempt: int | None = None
+    took: int | None = None
+
+
+def record(db: Database, events: Iterable[Event], now: int) -> None:
+    """Write history."""
+    rows = [{**event._asdict(), "at": now} for event in events]
     for start in range(0, len(rows), MANY):
         History.insert_many(rows[start : start + MANY]).execute(db)

@@ -97,6 +97,8 @@ class Options:
     )
     """Seconds after which a handler that still runs is reported, once a minute."""
 
+    history: bool = False
+    """Keep a line of history of each success, too."""
     expires: float | None = field(
         default=None, metadata=_as(lambda problems, given, kind: _positive(problems, given, "expires", kind))
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from ..config import LONGEST, SECOND
 from ..logs import Seldom, printable
 from ..sweep.lane import Lane
+from ..sweep.records import Records
 from .chores import Chore, Chores
 from .duties import Duties
 
@@ -47,14 +48,16 @@ class Keeper(Chores):
             Chore(self._release_strays, 15, now + 15),
             Chore(self._ask_for_the_overdue, 30, now + 30),
             Chore(self._name_unknown_kinds, 20),
-            Chore(self._prune, 3600, now + 60),
+            Chore(self._prune, 600, now + 60),
+            Chore(self._roll_counts, 3600, now + 90),
         ]
         super().__init__("flagsweep-keeper", tick, chores, clock)
         self._store = store
         self._lanes = lanes
         self._ask = ask
         self._rescue = rescue
-        self._keep_history = duties.settings.keep_history
+        self._settings = duties.settings
+        self._records = Records(store.connections)
         self._offset = self._clock_offset()
         self._unknown: set[str] = set()
         self._told_of_log = Seldom()
@@ -125,4 +128,7 @@ class Keeper(Chores):
         self._unknown = overdue
 
     def _prune(self) -> None:
-        self._store.prune(self._clock.now() - int(self._keep_history * SECOND))
+        self._records.prune(self._settings.keep_history, self._settings.history_rows, self._clock.now())
+
+    def _roll_counts(self) -> None:
+        self._records.roll(self._settings.keep_counts, self._clock.now())

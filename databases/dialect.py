@@ -15,11 +15,12 @@ from peewee import Database
 
 from .checks import Checks
 from .columns import Columns
+from .counts import Counts
 from .flags import Flags
 from .tables import Tables
 
 
-class Dialect(Flags, Checks, Columns, Tables):
+class Dialect(Flags, Counts, Checks, Columns, Tables):
     """Do what differs between databases. ``db`` is the connection to do it on: the site's or ours."""
 
     name = ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -14,11 +13,10 @@ from peewee import Case, Database, Field, Model, Node, Select
 from ..config import SECOND
 from ..databases.connections import Connections
 from ..databases.flags import Rare
-from ..databases.pacer import Pacer
-from ..databases.pages import PAGE, SHARE, Pages
+from ..databases.pages import Pages
 from ..databases.schema import Schema
 from ..errors import ClaimLost
-from ..models import Consumer, Flag, History, found
+from ..models import Consumer, Flag, found
 
 CRASHES = 3
 """A flag that has crashed the process this often is dead."""
@@ -31,22 +29,8 @@ class Claimed:
     """Hold one claimed flag on its way through a handler."""
 
     __slots__ = (
-        *(
-            "attempts",
-            "consumer",
-            "cursor",
-            "due_at",
-            "id",
-            "key",
-            "kind",
-            "payload",
-            "raises",
-            "rare",
-            "row",
-            "suspect",
-            "token",
-        ),
-        "trouble",
+        *("attempts", "began", "consumer", "cursor", "due_at", "id", "key", "kind", "payload", "raises", "rare", "row"),
+        *("suspect", "token", "trouble"),
     )
 
     def __init__(self, kind: str, token: int, row: Sequence[Any], consumer: int = 0):
@@ -55,6 +39,8 @@ class Claimed:
         self.consumer = consumer
         """The id under which it was claimed: what a consumer claimed under an id before is not its own any more."""
         self.row: Any = None
+        self.began = 0.0
+        """When its handler began, in seconds of the system's monotonic clock."""
         self.trouble: BaseException | None = None
         self.due_at, self.id, self.key, self.payload, self.attempts, self.suspect, self.cursor, self.raises, rare = row
         self.rare = NO_RARE if rare is None else Rare(*rare)
@@ -177,6 +163,10 @@ class Store:
         """Turn rows of the site into flags; one that is up, running or dead already stays as it is."""
         return self._dialect.discover(self._engine, kind, rows, priority, now)
 
+    def count(self, rows: Iterable[Sequence[Any]]) -> None:
+        """Add counts to those of their minutes, within a ``write``."""
+        self._dialect.count(self._engine, rows)
+
     # Consumers.
 
     def made_at(self) -> int:
@@ -296,18 +286,6 @@ class Store:
         return self._pages.do(
             self._engine, found(self._engine, where), lambda ids: query.where(Flag.id.in_(ids)).execute(self._engine)
         )
-
-    def prune(self, before: int) -> int:
-        """Delete history older than ``before``, some lines at a time; return how many."""
-        pacer, gone = Pacer(SHARE, PAGE), 0
-        old = History.select(History.id).where(History.at < before).order_by(History.at).tuples()
-        while ids := [row[0] for row in old.limit(pacer.batch).execute(self._engine)]:
-            pacer.turn()
-            with self.connections.write():
-                began = time.monotonic()
-                gone += History.delete().where(History.id.in_(ids)).execute(self._engine)
-            pacer.ended(began, len(ids))
-        return gone
 
     def trim_log(self) -> int:
         """Keep SQLite's write-ahead log short, waiting for nobody; return its bytes, 0 for a database that has none."""

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,8 +19,10 @@ from .claims import Claimed, Store
 from .demand import SATED
 from .discovery import Discovery, Found
 from .member import Member
+from .outcomes import EXPIRED, NOT_STARTED
 from .parts import HELD, Parts
-from .settler import Done, News, OnDead, Settler
+from .settler import Done, News, OnDead, Settled, Settler
+from .tally import Tally
 from .threads import Pool
 
 log = logging.getLogger("flagsweep")
@@ -268,19 +270,34 @@ class Lane:
             began = time.monotonic()  # Not before: to wait for another's long transaction is not to hold the writer.
             self.claimer.release_in_doubt()
             outcomes, held = self.settler.free_to_settle(turn.outcomes)
-            counts, news = self.settler.settle(outcomes, turn.now)
-            counts["released"] += self._store.give_back(turn.recalled, turn.now)
+            settled = self.settler.settle(outcomes, turn.now)
+            settled.counts["released"] += self._store.give_back(turn.recalled, turn.now)
             discovered = sum(self.discovery.turn_into_flags(handler, rows, turn.now) for handler, rows in turn.found)
             due = turn.due
             if self._wants_more() and (outcomes or turn.found):
                 due = self.claimer.due(turn.now)
             claimed = self.claimer.claim(due, turn.now)
+            tally = self._count(outcomes, settled, turn.now)
         # Only now: a commit whose answer was lost may have taken place. Then flags are claimed that nobody would ever run.
         self.claimer.committed(len(claimed))
         self.settler.keep(held)
-        self._learn(outcomes)
+        for kind, ran, spent in tally.paces():
+            self.pool.learn(kind, ran, spent)
         self._pacer.ended(began, len(outcomes) + len(claimed) + discovered)
-        return Written(counts, claimed, discovered, news)
+        return Written(settled.counts, claimed, discovered, settled.news)
+
+    def _count(self, outcomes: list[Done], settled: Settled, now: int) -> Tally:
+        """Count what was settled, within the same transaction and last in it: nobody waits long for what it holds."""
+        tally = Tally()
+        for (kind, how), count in settled.ended.items():
+            tally.add(kind, how, count)
+        clock = time.monotonic()
+        for claimed, outcome, took in outcomes:
+            if outcome is not NOT_STARTED and outcome is not EXPIRED:
+                tally.ran(claimed, took, clock - claimed.began, now)
+        with self._parts.part("what was done is not counted"):
+            self._store.count(tally.rows(self._member.id, now))
+        return tally
 
     def _no_longer_wanted(self) -> list[Claimed]:
         """Return flags that were given to the threads and must not start: the consumer stops, or goes on under a new id.
@@ -290,16 +307,6 @@ class Lane:
         """
         before, self._claims_under = self._claims_under, self._member.id
         return self.pool.recall() if self.stopping or before != self._claims_under else []
-
-    def _learn(self, outcomes: list[Done]) -> None:
-        """Have the pool know how long flags of each kind take."""
-        spent: dict[str, list[float]] = defaultdict(lambda: [0, 0.0])
-        for claimed, _, took in outcomes:
-            tally = spent[claimed.kind]
-            tally[0] += 1
-            tally[1] += took
-        for kind, (count, seconds) in spent.items():
-            self.pool.learn(kind, int(count), seconds)
 
     def _wants_more(self) -> bool:
         wants = not self.stopping and self.claimer.left != 0

@@ -10,7 +10,7 @@ from ..config import SECOND
 from ..databases.connections import Connections
 from ..handlers import Handler
 from ..logs import clean, headline
-from ..models import record
+from ..models import Event, record
 from .claims import Claimed, Step
 
 log = logging.getLogger("flagsweep")
@@ -25,6 +25,8 @@ class Outcome:
     """What it is called where the flag waits again."""
     lowered = "lowered"
     """What it is called where the flag is gone."""
+    counted = "succeeded"
+    """What it counts as, unless the flag dies."""
     error: str | None = None
     """What is told of an attempt that failed."""
     exception: BaseException | None = None
@@ -86,6 +88,7 @@ class Failed(Outcome):
     exception: BaseException
     after: float | None = None
     final: bool = False
+    counted = "failed"
 
     def step(self, handler: Handler, claimed: Claimed, now: int) -> Step:
         options, attempts = handler.options, claimed.attempts + 1
@@ -101,7 +104,7 @@ class Snoozed(Outcome):
     """The handler asked for later, in so many seconds."""
 
     delay: float
-    again = "snoozed"
+    again = counted = "snoozed"
 
     def step(self, handler: Handler, claimed: Claimed, now: int) -> Step:
         due = now + int(self.delay * SECOND)
@@ -113,6 +116,7 @@ class Parked(Outcome):
     """The flag cannot be run at all: its row is damaged."""
 
     reason: str
+    counted = "dead"
 
     @property
     def error(self) -> str:  # type: ignore[override]
@@ -126,7 +130,7 @@ class Parked(Outcome):
 class Discarded(Parked):
     """The handler gave the work up. Where a condition would find it anew, the flag stays, parked."""
 
-    lowered = "discarded"
+    lowered = counted = "discarded"
 
     def lowers(self, handler: Handler) -> bool:
         return handler.rows is None or handler.rows.column is not None
@@ -138,7 +142,7 @@ class Discarded(Parked):
         if (rows := _lowered_after(handler)) is not None:
             where = (connections.engine, connections.dialect)
             rows.lower(*where, claimed.key) if claimed.row is None else rows.lower_done(*where, claimed.row)
-        record(connections.engine, [(claimed.id, claimed.kind, claimed.key, "discarded", self.reason)], now)
+        record(connections.engine, [Event(claimed.id, claimed.kind, claimed.key, "discarded", self.reason)], now)
 
     def tell(self, claimed: Claimed, how: str) -> None:
         log.info("%s (flag %d) %s: %s", claimed.kind, claimed.id, how, headline(self.reason))
@@ -147,14 +151,16 @@ class Discarded(Parked):
 class Expired(Outcome):
     """It was not worth doing any more before it began: lowered unrun, with a line of history."""
 
-    lowered = "expired"
+    lowered = counted = "expired"
 
     def lowers(self, handler: Handler) -> bool:
         return True
 
     def lower_row(self, connections: Connections, handler: Handler, claimed: Claimed, now: int) -> None:
         late = (now - (claimed.rare.expires_at or now)) / SECOND
-        record(connections.engine, [(claimed.id, claimed.kind, claimed.key, "expired", f"{late:.0f} s too late, unrun")], now)
+        record(
+            connections.engine, [Event(claimed.id, claimed.kind, claimed.key, "expired", f"{late:.0f} s too late, unrun")], now
+        )
 
     def tell(self, claimed: Claimed, how: str) -> None:
         log.info("%s (flag %d) was not worth doing any more: %s", claimed.kind, claimed.id, how)

@@ -6,9 +6,12 @@ import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
+from ..config import SECOND
 from ..handlers import Handler
 from ..logs import describe, headline
+from ..models import Event, record
 from .claims import Claimed, Store
 from .discovery import Discovery
 from .outcomes import DONE, NOT_STARTED, Failed, Outcome
@@ -23,6 +26,30 @@ News = list[Callable[[], None]]
 """What is to be told once the transaction has committed."""
 
 OnDead = Callable[[Claimed, str], None]
+
+
+REASON = 500
+"""Characters of an error that its line of history keeps."""
+
+
+@dataclass
+class Settled:
+    """What settling did.
+
+    :param counts: how many flags met which outcome.
+    :param news: what is to be told once the transaction has committed.
+    :param ended: how many flags of which kind count as what.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    news: News = field(default_factory=list)
+    ended: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def add(self, other: Settled) -> None:
+        """Add what another part did."""
+        self.counts.update(other.counts)
+        self.news += other.news
+        self.ended.update(other.ended)
 
 
 class Settler:
@@ -90,49 +117,64 @@ class Settler:
 
     # Settling, within the open transaction.
 
-    def settle(self, outcomes: list[Done], now: int) -> tuple[Counter[str], News]:
-        """Settle outcomes within the open transaction; return counts, and what is to be told once it has committed."""
+    def settle(self, outcomes: list[Done], now: int) -> Settled:
+        """Settle outcomes within the open transaction."""
         return self._settle_each(outcomes, now) if self._parts.apart else self._settle(outcomes, now)
 
-    def _settle(self, outcomes: list[Done], now: int) -> tuple[Counter[str], News]:
-        counts: Counter[str] = Counter()
-        lowered: dict[int, list[int]] = defaultdict(list)
-        rest, unstarted, news = [], [], []
-        for claimed, outcome, _ in outcomes:
-            if outcome is DONE:
-                lowered[claimed.token].append(claimed.id)
+    def _settle(self, outcomes: list[Done], now: int) -> Settled:
+        settled = Settled()
+        lowered: dict[int, list[Claimed]] = defaultdict(list)
+        rest, unstarted = [], []
+        for done in outcomes:
+            claimed, outcome, _ = done
+            if outcome is DONE and not self._handlers[claimed.kind].options.history:
+                lowered[claimed.token].append(claimed)
             elif outcome is NOT_STARTED:
                 unstarted.append(claimed)
             else:
-                rest.append((claimed, outcome))
-        for token, ids in lowered.items():
-            gone, bumped = self._store.lower(ids, token)
-            counts.update(lowered=gone, again=bumped, lost=len(ids) - gone - bumped)
+                rest.append(done)
+        for token, flags in lowered.items():
+            gone, bumped = self._store.lower([claimed.id for claimed in flags], token)
+            settled.counts.update(lowered=gone, again=bumped, lost=len(flags) - gone - bumped)
+            settled.ended[flags[0].kind, DONE.counted] += gone + bumped
         if unstarted:
             released = self._store.give_back(unstarted, now)
-            counts.update(released=released, lost=len(unstarted) - released)
-        for claimed, outcome in rest:
+            settled.counts.update(released=released, lost=len(unstarted) - released)
+        events = []
+        for claimed, outcome, took in rest:
             how, tell = self._settle_one(claimed, outcome, now)
-            counts[how] += 1
-            news.append(tell)
-        return counts, news
+            settled.counts[how] += 1
+            settled.news.append(tell)
+            if how != "lost":
+                settled.ended[claimed.kind, "dead" if how == "dead" else outcome.counted] += 1
+                events += self._events(claimed, outcome, how, took)
+        record(self._connections.engine, events, now)
+        return settled
 
-    def _settle_each(self, outcomes: list[Done], now: int) -> tuple[Counter[str], News]:
+    def _events(self, claimed: Claimed, outcome: Outcome, how: str, took: float) -> list[Event]:
+        """Return the line of history of an attempt, where it has one that the outcome does not write itself."""
+        ran = (claimed.attempts + 1, int(took * SECOND))
+        if outcome.error is not None and how in ("again", "dead"):
+            event = "dead" if how == "dead" else "failed"
+            return [Event(claimed.id, claimed.kind, claimed.key, event, headline(outcome.error)[:REASON], *ran)]
+        if outcome.counted == DONE.counted and self._handlers[claimed.kind].options.history:
+            return [Event(claimed.id, claimed.kind, claimed.key, "succeeded", "", *ran)]
+        return []
+
+    def _settle_each(self, outcomes: list[Done], now: int) -> Settled:
         """Settle one by one, since together they could not be: the flag to blame has failed, all others count."""
-        counts: Counter[str] = Counter()
-        news: News = []
+        settled = Settled()
         for claimed, outcome, took in outcomes:
             try:
                 with self._connections.undoable():
-                    count, told = self._settle([(claimed, outcome, took)], now)
+                    one = self._settle([(claimed, outcome, took)], now)
             except Exception as error:
                 self._parts.raise_if_away(error)
-                count, told = self._settle_failed(claimed, error, took, now)
-            counts.update(count)
-            news += told
-        return counts, news
+                one = self._settle_failed(claimed, error, took, now)
+            settled.add(one)
+        return settled
 
-    def _settle_failed(self, claimed: Claimed, error: Exception, took: float, now: int) -> tuple[Counter[str], News]:
+    def _settle_failed(self, claimed: Claimed, error: Exception, took: float, now: int) -> Settled:
         """Settle a flag whose outcome the database does not take, as a failure; where not even that goes, leave it claimed."""
         for text in (describe(error), f"its outcome could not be kept: {type(error).__name__}"):
             try:
@@ -142,7 +184,7 @@ class Settler:
                 self._parts.raise_if_away(again)
                 error = again
         log.error("%s (flag %d) cannot be settled, it stays claimed: %s", claimed.kind, claimed.id, headline(describe(error)))
-        return Counter(lost=1), []
+        return Settled(Counter(lost=1))
 
     def _settle_one(self, claimed: Claimed, outcome: Outcome, now: int) -> tuple[str, Callable[[], None]]:
         if outcome.settled is not None:

@@ -253,6 +253,7 @@ class Pool:
                 self._parked.append(claimed)
                 continue
             running[me] = (claimed, began)
+            claimed.began = began
             outcome = self._one(claimed, slot) if not claimed.suspect else self._alone(claimed, slot)
             del runs[claimed.id]
             ended = time.monotonic()

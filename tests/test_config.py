@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flagsweep import Backoff, ConfigError, FlagSweep
-from flagsweep.config import LONGEST, Clock, Settings, check_name, seconds
+from flagsweep.config import EVENTS, LONGEST, Clock, Settings, check_name, seconds
 
 # Durations.
 
@@ -197,7 +197,7 @@ def test_the_environment_spells_every_kind_of_setting_as_text():
         shutdown_timeout=60,
         writer_share=0.5,
         watch="poll",
-        keep_history=604_800,
+        keep_history=dict.fromkeys(EVENTS, 604_800),
     )
 
 
@@ -231,6 +231,10 @@ def test_every_bad_setting_is_named_at_once_wherever_it_comes_from(toml):
         ("writer_share", math.nan),
         ("shutdown_timeout", -1),
         ("keep_history", "for ever"),
+        ("keep_history", {"failure": "7d"}),
+        ("keep_history", "failed=soon"),
+        ("history_rows", -1),
+        ("keep_counts", "a while"),
         ("poll_every", 0),
         ("watch", "never"),
         ("queue", "amqp://host"),

@@ -13,6 +13,7 @@ from flagsweep import Backoff, FlagSweep
 from flagsweep.config import SECOND
 from flagsweep.databases import sqlite
 from flagsweep.databases.raising import Terms
+from flagsweep.databases.sqlite import counts as of_counts
 from flagsweep.databases.sqlite import flags as of_flags
 from flagsweep.sweep.claims import Step
 from flagsweep.testing import FakeClock
@@ -148,6 +149,7 @@ HOT = {
     **{f"raise {form}": (statement, []) for form, statement in of_flags.RAISE.items()},
     **{f"raise many {form}": (statement, []) for form, statement in of_flags.RAISE_MANY.items()},
     "discover": (of_flags.DISCOVER, []),
+    "count": (of_counts.COUNT, []),
     "kinds": (of_flags.KINDS, [WAITING]),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .checks import MysqlChecks
 from .columns import MysqlColumns
+from .counts import MysqlCounts
 from .errors import MysqlErrors
 from .flags import MysqlFlags
 from .leases import MysqlLeases
@@ -11,7 +12,7 @@ from .tables import MysqlTables
 from .transactions import MysqlTransactions
 
 
-class Mysql(MysqlFlags, MysqlTransactions, MysqlErrors, MysqlTables, MysqlColumns, MysqlChecks, MysqlLeases):
+class Mysql(MysqlFlags, MysqlCounts, MysqlTransactions, MysqlErrors, MysqlTables, MysqlColumns, MysqlChecks, MysqlLeases):
     """MySQL and MariaDB."""
 
     name = "MySQL"

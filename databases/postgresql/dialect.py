@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .checks import PostgresqlChecks
 from .columns import PostgresqlColumns
+from .counts import PostgresqlCounts
 from .errors import PostgresqlErrors
 from .flags import PostgresqlFlags
 from .leases import PostgresqlLeases
@@ -14,6 +15,7 @@ from .transactions import PostgresqlTransactions
 
 class Postgresql(
     PostgresqlFlags,
+    PostgresqlCounts,
     PostgresqlTransactions,
     PostgresqlListening,
     PostgresqlErrors,

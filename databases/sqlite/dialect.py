@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .checks import SqliteChecks
+from .counts import SqliteCounts
 from .errors import SqliteErrors
 from .flags import SqliteFlags
 from .tables import SqliteTables
@@ -10,7 +11,7 @@ from .transactions import SqliteTransactions
 from .wal import SqliteLog
 
 
-class Sqlite(SqliteFlags, SqliteTransactions, SqliteLog, SqliteErrors, SqliteTables, SqliteChecks):
+class Sqlite(SqliteFlags, SqliteCounts, SqliteTransactions, SqliteLog, SqliteErrors, SqliteTables, SqliteChecks):
     """A file beside the site, or a database in memory."""
 
     name = "SQLite"

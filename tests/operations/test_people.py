@@ -10,6 +10,7 @@ from verbs import HOUR, HOW, NOW, Site, bring, picked
 from flagsweep import ConfigError
 from flagsweep.config import SECOND
 from flagsweep.sweep.outcomes import Parked
+from flagsweep.sweep.records import Records
 
 
 @pytest.fixture
@@ -162,6 +163,7 @@ def test_a_flag_is_shown_as_json_takes_it(site):
 def test_history_is_kept_until_it_is_pruned(site):
     site.die()
     site.flags.discard()
-    assert site.store.prune(NOW) == 0
-    assert site.store.prune(NOW + 1) == 1
+    records = Records(site.flags.connections)
+    assert records.prune({"discarded": 1.0}, 10, NOW + SECOND) == 0
+    assert records.prune({"discarded": 1.0}, 10, NOW + SECOND + 1) == 1
     assert site.history() == []

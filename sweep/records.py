@@ -1,0 +1,92 @@
+"""Records: history and counts, kept for as long as the settings say, and thinned out in short transactions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from peewee import fn
+
+from ..config import SECOND
+from ..databases.connections import Connections
+from ..databases.counts import COLUMNS, DURATIONS, MOSTS, SUMS
+from ..databases.pacer import Pacer
+from ..databases.pages import PAGE, SHARE
+from ..models import Count, History
+from .tally import MINUTE
+
+HOUR = 3600
+FINE = 2 * 86400
+"""Seconds for which counts are kept by the minute."""
+
+
+class Records:
+    """Thin out what is kept of what was done."""
+
+    def __init__(self, connections: Connections):
+        self._connections = connections
+        self._engine = connections.engine
+
+    def prune(self, keep: Mapping[str, float], most: int, now: int) -> int:
+        """Delete history that is older than it is kept, and what is more than so many lines; return how many.
+
+        :param keep: seconds by event.
+        """
+        gone = self._delete_up_to((self._engine_scalar(fn.MAX(History.id)) or 0) - most)
+        for event, seconds in keep.items():
+            gone += self._delete((History.event == event) & (History.at < now - int(seconds * SECOND)), History.at)
+        oldest = now - int(max(keep.values()) * SECOND)
+        return gone + self._delete(History.at < oldest, History.at)
+
+    def _engine_scalar(self, value: Any) -> Any:
+        return next(iter(History.select(value).tuples().execute(self._engine)))[0]
+
+    def _delete_up_to(self, id: int) -> int:
+        return self._delete(History.id <= id, History.id) if id > 0 else 0
+
+    def _delete(self, where: Any, order: Any) -> int:
+        """Delete lines some at a time, so that nobody waits long for the writer."""
+        pacer, gone = Pacer(SHARE, PAGE), 0
+        old = History.select(History.id).where(where).order_by(order).tuples()
+        while ids := [row[0] for row in old.limit(pacer.batch).execute(self._engine)]:
+            pacer.turn()
+            with self._connections.write():
+                began = time.monotonic()
+                gone += History.delete().where(History.id.in_(ids)).execute(self._engine)
+            pacer.ended(began, len(ids))
+        return gone
+
+    def roll(self, keep: float, now: int) -> None:
+        """Add up the minutes of each hour that is over for two days, and drop hours that are older than counts are kept.
+
+        :param keep: seconds.
+        """
+        until = (now - FINE * SECOND) // (HOUR * SECOND) * HOUR * SECOND
+        minutes = Count.select(Count.kind, Count.at).where(Count.span == MINUTE, Count.at < until).order_by(Count.at).limit(1)
+        while found := list(minutes.tuples().execute(self._engine)):
+            kind, at = found[0]
+            self._roll_hour(kind, at // (HOUR * SECOND) * HOUR * SECOND)
+        old = (Count.span == HOUR) & (Count.at < now - int(keep * SECOND))
+        while ats := list(Count.select(Count.at).where(old).order_by(Count.at).limit(1).tuples().execute(self._engine)):
+            with self._connections.write():
+                Count.delete().where(Count.span == HOUR, Count.at == ats[0][0]).execute(self._engine)
+
+    def _roll_hour(self, kind: Any, hour: int) -> None:
+        of_it = (Count.kind == kind) & (Count.span == MINUTE) & (Count.at >= hour) & (Count.at < hour + HOUR * SECOND)
+        with self._connections.write():
+            rows = list(Count.select().where(of_it).dicts().execute(self._engine))
+            Count.delete().where(of_it).execute(self._engine)
+            self._connections.dialect.count(self._engine, [added_up(rows, kind=kind, span=HOUR, at=hour, consumer=0)])
+
+
+def added_up(rows: Iterable[Mapping[str, Any]], **named: Any) -> tuple:
+    """Return counts added up, in the order of ``COLUMNS``.
+
+    :param named: what the sum is of.
+    """
+    values = list(rows)
+    sums = {name: sum(row[name] for row in values) for name in (*SUMS, *DURATIONS)}
+    mosts = {name: max((row[name] for row in values), default=0) for name in MOSTS}
+    row = {**named, **sums, **mosts}
+    return tuple(row[name] for name in COLUMNS)
