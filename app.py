@@ -210,7 +210,9 @@ class FlagSweep(Registry):
             once.stop()
 
     def _duties(self) -> Duties:
-        return Duties(self.store, self.settings, self.clock, dict(self._handlers.by_kind), self._on_dead)
+        return Duties(
+            self.store, self.settings, self.clock, dict(self._handlers.by_kind), self._on_dead, self._handlers.schedules
+        )
 
     def _on_dead(self, claimed: Claimed, error: str) -> None:
         self._deaths.tell(claimed.kind, claimed.key, claimed.payload, error)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from .errors import ConfigError
 
@@ -197,6 +198,8 @@ class Settings:
     notify: str = "raise"
     """Who tells PostgreSQL's listeners of a flag: ``raise``, ``trigger`` (installed by ``init``: for flags that other programs
     write, too), or ``off`` (then flags are seen once a second). Commits that tell wait for each other."""
+    timezone: str = "UTC"
+    """The zone of schedules, budgets and quiet hours that name none: an IANA name."""
     state_dir: str = ""
     """Folder for what a consumer notes on its own host, where the database is a server; by default below the user's home."""
 
@@ -272,6 +275,8 @@ def _check(problems: Problems, name: str, value: Any) -> Any:
         problems.found.append(f"nudge must be 'auto', 'on' or 'off', got {value!r}")
     if name == "notify" and value not in ("raise", "trigger", "off"):
         problems.found.append(f"notify must be 'raise', 'trigger' or 'off', got {value!r}")
+    if name == "timezone":
+        return problems.take(_zone, value) or "UTC"
     if name == "state_dir" and not isinstance(value, (str, os.PathLike)):
         problems.found.append(f"state_dir must be the path of a folder, got {value!r}")
     if name == "queue":
@@ -327,6 +332,13 @@ def _number(value: Any) -> Any:
         except ValueError:
             pass
     return value
+
+
+def _zone(value: Any) -> str:
+    try:
+        return ZoneInfo(value).key
+    except (ZoneInfoNotFoundError, ValueError, OSError, TypeError, AttributeError):
+        raise ConfigError(f"timezone must be an IANA name such as 'Europe/Berlin' or 'UTC', got {value!r}") from None
 
 
 def _keep(problems: Problems, value: Any) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
@@ -12,13 +13,18 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar, get_overloads, ov
 
 from .adapters.rows import OwnRows
 from .config import Backoff, Clock, Settings
+from .databases.raising import Occurrence, Terms
 from .errors import ConfigError, PayloadError, SignatureError, UnknownKind
 from .models import Raised, SiteVerbs
 from .options import AS_EVER, Options, Raise
 from .payloads import CHUNK, Calls, Item, chunks_of, element, short
+from .schedules.declared import Declarations, Declared, module_of
 
 UNFIT_FOR_ROWS = ("key", "expires", "debounce", "longest", "replace")
 """Options of a raise that do not go with a row of the site's: the row says what is owed, and discovery raises it, too."""
+
+MOST_BYTES = 1_048_576
+"""The largest payload that a setting allows."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,6 +47,7 @@ class Site(Protocol):
     """What a handler needs of its FlagSweep."""
 
     clock: Clock
+    handlers: Handlers
 
     def opened(self) -> Opened: ...
 
@@ -126,6 +133,76 @@ class Handler(Generic[P, R]):
             )
         return Using(self, Raise.checked(given, self.options, self._site.clock.now()))
 
+    # Schedules.
+
+    def every(self, interval: object, **plan: Any) -> Handler[P, R]:
+        """Have a flag raised again and again: ``report.every("10m")``.
+
+        :param interval: seconds, a ``timedelta`` or text such as ``"1h30m"``; 1 second and more.
+        :param plan: ``name`` (by default the kind), ``arguments`` (a dict, or a tuple of positional ones), ``tz`` (the zone
+            of its times; by default the setting ``timezone``), and what becomes of times that were missed: ``missed`` is
+            ``"once"`` (one run for all), ``"skip"`` (none that is later than ``grace``, 60 s) or ``"all"`` (one for each
+            of the latest ``cap``, 100).
+        :raises ConfigError: where the spec is none, or the name is taken.
+
+        The schedule is a row, written when a consumer starts; what is changed there by hand wins over the code.
+        """
+        self._declare("every", interval, sys._getframe(1).f_globals, **plan)
+        return self
+
+    def cron(self, spec: str, **plan: Any) -> Handler[P, R]:
+        """Have a flag raised at the times of a cron expression: ``report.cron("0 4 * * 1", tz="Asia/Seoul")``.
+
+        :param plan: as for ``every``.
+        """
+        self._declare("cron", spec, sys._getframe(1).f_globals, **plan)
+        return self
+
+    def at(self, moment: object, **plan: Any) -> Handler[P, R]:
+        """Have a flag raised once: at a ``datetime``, or at what the clock of ``tz`` shows, such as ``"2026-12-24 18:00"``.
+
+        :param plan: as for ``every``.
+        """
+        self._declare("at", moment, sys._getframe(1).f_globals, **plan)
+        return self
+
+    def _declare(
+        self,
+        sort: str,
+        spec: object,
+        names: dict[str, Any],
+        name: str | None = None,
+        arguments: Mapping[str, Any] | tuple = (),
+        tz: str | None = None,
+        **plan: Any,
+    ) -> None:
+        item = self.item_of(arguments, MOST_BYTES)
+        single = self.options.unique
+        declared = Declared(name or self.kind, self.kind, item, sort, spec, tz, plan, module_of(names), single)
+        self._site.handlers.schedules.add(declared)
+
+    def item_of(self, arguments: Mapping[str, Any] | tuple, limit: int) -> Item:
+        """Return key, payload and bucket of a call.
+
+        :param arguments: a dict of keyword arguments or a tuple of positional ones.
+        :raises ConfigError: where the handler is for rows of the site's, which no schedule names.
+        :raises SignatureError, PayloadError: where it would not accept them, or they are no JSON.
+        """
+        if self.rows is not None:
+            raise ConfigError(f"{self.kind} is work for rows of the site's own: the rows say when, and no schedule")
+        args, named = ((), dict(arguments)) if isinstance(arguments, Mapping) else (tuple(arguments), {})
+        return self._calls.written(args, named, limit)
+
+    def bucket_of(self, payload: str) -> str | None:
+        """Return the bucket of a payload that is written already."""
+        return self._calls.bucket_of(payload)
+
+    def terms(self, occurrence: Occurrence) -> Terms:
+        """Return how its flags are raised for a time of a schedule."""
+        return AS_EVER.terms(self.options, self._site.clock.now())._replace(occurrence=occurrence)
+
+    # Raising.
+
     def _raise(self, said: Raise, args: tuple, kwargs: dict) -> Raised:
         opened = self._site.opened()
         item = self._item(opened, args, kwargs)
@@ -203,6 +280,8 @@ class Handlers:
         self._site = site
         self.by_kind: dict[str, Handler] = {}
         """Aliases included."""
+        self.schedules = Declarations()
+        """What is declared to be raised, and when."""
 
     def own(self) -> dict[str, Handler]:
         """Return the handlers by kind, without aliases."""
@@ -352,12 +431,32 @@ class Registry:
             raise ConfigError(f"flags.when does not know {', '.join(unknown)}; known are lower, kind, {', '.join(known)}")
         return lambda function: self._handlers.add(function, kind, options, rows)
 
+    def every(self, interval: object, **plan: Any) -> Callable[[Handler[P, R]], Handler[P, R]]:
+        """Have the flag of a handler raised again and again: ``@flags.every("10m")`` above ``@flags.handler()``.
+
+        :param plan: as for ``Handler.every``.
+        """
+        return lambda handler: _handler(handler, "every").every(interval, **plan)
+
+    def cron(self, spec: str, **plan: Any) -> Callable[[Handler[P, R]], Handler[P, R]]:
+        """Have the flag of a handler raised at the times of a cron expression: ``@flags.cron("0 4 * * 1", tz="Asia/Seoul")``.
+
+        :param plan: as for ``Handler.every``.
+        """
+        return lambda handler: _handler(handler, "cron").cron(spec, **plan)
+
     def handler_of(self, kind: str) -> Handler:
         """Return the handler of a kind or of one of its aliases.
 
         :raises UnknownKind: naming the kinds there are.
         """
         return self._handlers.of(kind)
+
+
+def _handler(handler: Any, how: str) -> Any:
+    if not isinstance(handler, Handler):
+        raise ConfigError(f"@flags.{how}(...) stands above @flags.handler(), not below it: got {short(handler)}")
+    return handler
 
 
 def kind_of(function: Any) -> str:

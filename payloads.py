@@ -81,6 +81,16 @@ class Calls:
             return Item(uuid.uuid4().hex, payload, bucket)
         return Item(_shortened(self._key(given, payload) if self._defaults else payload), payload, bucket)
 
+    def bucket_of(self, payload: str) -> str | None:
+        """Return the bucket of a payload that is written already; of one that was damaged by hand None."""
+        if self._per is None:
+            return None
+        try:
+            given = json.loads(payload)
+            return _shortened(_bucket(given.get(self._per, self._defaults.get(self._per))))
+        except (ValueError, AttributeError, RecursionError):
+            return None
+
     def _key(self, given: Mapping[str, Any], payload: str) -> str:
         """Return the arguments that differ from their defaults: what is added to a function later changes no key."""
         telling = {name: value for name, value in given.items() if name not in self._defaults or value != self._defaults[name]}

@@ -9,8 +9,10 @@ from pathlib import Path
 from ..config import Clock, Settings
 from ..errors import ConfigError
 from ..handlers import Handler, Options
+from ..schedules.declared import Declarations
 from ..sweep.claims import Store
 from ..sweep.settler import OnDead
+from .firing import Firing
 
 MOST_THREADS = 4096
 """Threads of all lanes of a consumer: each has a stack, a connection or two, and a slot in the black box."""
@@ -22,6 +24,7 @@ class Duties:
 
     :param handlers: by kind, aliases included.
     :param on_dead: called with each flag that died, and why.
+    :param schedules: those that code declares.
     """
 
     store: Store
@@ -29,11 +32,18 @@ class Duties:
     clock: Clock
     handlers: Mapping[str, Handler]
     on_dead: OnDead
+    schedules: Declarations
 
     @property
     def path(self) -> Path | None:
         """The database file; None for one on a server, or in memory."""
         return self.store.connections.file
+
+    def firing(self) -> Firing:
+        """Return what fires schedules, once those that code declares are written."""
+        firing = Firing(self.store, self.handlers, self.clock)
+        firing.declare(self.schedules, self.settings.timezone)
+        return firing
 
     def options_of(self, kind: str) -> Options | None:
         """Return the options of a kind's handler, if there is one."""

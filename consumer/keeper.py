@@ -12,6 +12,7 @@ from ..sweep.lane import Lane
 from ..sweep.records import Records
 from .chores import Chore, Chores
 from .duties import Duties
+from .firing import Firing
 
 log = logging.getLogger("flagsweep")
 
@@ -35,6 +36,7 @@ class Keeper(Chores):
         lanes: Mapping[str, Lane],
         ask: Callable[[str], None],
         rescue: Callable[[], int],
+        firing: Firing,
     ):
         store, clock = duties.store, duties.clock
         # On a server a lock must have been free for a while: to take over within two seconds, it is looked at more often.
@@ -42,6 +44,7 @@ class Keeper(Chores):
         self._mending = Chore(self._mend_times, math.inf, now)
         chores = [
             Chore(self._free_the_dead, tick, now + tick),
+            Chore(self._fire_schedules, tick, now + tick),
             Chore(self._check_clock, 1, now + 1),
             self._mending,
             Chore(self._trim_log, 5),
@@ -56,6 +59,7 @@ class Keeper(Chores):
         self._lanes = lanes
         self._ask = ask
         self._rescue = rescue
+        self._firing = firing
         self._settings = duties.settings
         self._records = Records(store.connections)
         self._offset = self._clock_offset()
@@ -68,6 +72,13 @@ class Keeper(Chores):
     def _free_the_dead(self) -> None:
         if self._rescue():
             for name in self._lanes:
+                self._ask(name)
+
+    def _fire_schedules(self) -> None:
+        """Fire what nobody waits for: a schedule that was changed elsewhere just now, or without a watcher."""
+        kinds = {kind for _, kind in self._firing.fire()}
+        for name, lane in self._lanes.items():
+            if kinds.intersection(lane.kinds):
                 self._ask(name)
 
     def _clock_offset(self) -> float:
@@ -86,6 +97,7 @@ class Keeper(Chores):
         mended = self._store.heal_clock(now, now + int((LONGEST + 86400) * SECOND))
         if mended:
             log.warning("mended the due times of %d flags that a wrong clock had written", mended)
+        self._firing.mend()
 
     def _release_strays(self) -> None:
         """Give back claims of which nobody knows: a server may carry one out after its consumer gave up waiting, or died."""

@@ -70,6 +70,7 @@ class Once:
             stack.callback(member.leave)
             Rescuer(member, duties.options_of, duties.on_dead).free_the_dead()
             duties.store.release_orphans(duties.clock.now())
+            duties.firing().fire()
             self._lanes = list(make_lanes(duties, member, lambda: self._stopping, self._only, flat_out=True).values())
             yield
 

@@ -19,6 +19,7 @@ from ..sweep.lane import Lane
 from ..tasks import SweepTasks
 from .chores import Chores
 from .duties import Duties
+from .firing import Firing
 from .guard import Guard
 from .host import OWN, Host
 from .keeper import Keeper
@@ -96,7 +97,7 @@ class Runner:
         tasks = self._tasks = SweepTasks(self.huey, self._lanes, enlisted, self.queue, self._settings.sweepers)
         rescuer = Rescuer(enlisted, self.duties.options_of, self.duties.on_dead, tasks.forget)
         rescuer.free_the_dead()
-        self._start(tasks, rescuer, enlisted.folder)
+        self._start(tasks, rescuer, enlisted.folder, self.duties.firing())
         enlisted.sit({name: lane.group for name, lane in self._lanes.items()}, tasks.ask)
         for name in self._lanes:
             tasks.ask(name)
@@ -115,12 +116,12 @@ class Runner:
             log.error("%s; the consumer ends, to be started again", reason)
             self.stop(reason)
 
-    def _start(self, tasks: SweepTasks, rescuer: Rescuer, folder: Path | None) -> None:
+    def _start(self, tasks: SweepTasks, rescuer: Rescuer, folder: Path | None, firing: Firing) -> None:
         duties, lanes, bell = self.duties, self._lanes, None
         if self._settings.watch != "off":
             bell = choose_bell(self._settings.watch, self._store, self._settings.poll_every, folder)
-            self._threads.append(Watcher(self._store, lanes, tasks.ask, bell, duties.clock))
-        self._threads.append(Keeper(duties, lanes, tasks.ask, rescuer.free_the_dead))
+            self._threads.append(Watcher(self._store, lanes, tasks.ask, bell, duties.clock, firing))
+        self._threads.append(Keeper(duties, lanes, tasks.ask, rescuer.free_the_dead, firing))
         self._threads.append(Guard(lanes, duties.clock, self._replaced, self._lose, self._give_up, self._stuck_after()))
         for thread in self._threads:
             thread.start()

@@ -15,6 +15,7 @@ from ..models import AWAY
 from ..sweep.claimer import Due
 from ..sweep.claims import Store
 from ..sweep.lane import Lane
+from .firing import Firing
 from .wakeups import Bell
 
 log = logging.getLogger("flagsweep")
@@ -35,13 +36,16 @@ class Watcher(threading.Thread):
     LATER = 0.02
     """Seconds until a look where the server has told what is due: not beside the claim of that."""
 
-    def __init__(self, store: Store, lanes: Mapping[str, Lane], ask: Callable[[str], None], bell: Bell, clock: Clock):
+    def __init__(
+        self, store: Store, lanes: Mapping[str, Lane], ask: Callable[[str], None], bell: Bell, clock: Clock, firing: Firing
+    ):
         super().__init__(name="flagsweep-watcher", daemon=True)
         self._store = store
         self._lanes = lanes
         self._ask = ask
         self._bell = bell
         self._clock = clock
+        self._firing = firing
         self._lane_of = {kind: name for name, lane in lanes.items() for kind in lane.kinds}
         self._kinds = json.dumps(list(self._lane_of))
         self._version: int | None = None
@@ -113,9 +117,12 @@ class Watcher(threading.Thread):
         return bool(due)
 
     def _look(self, changed: bool) -> None:
-        """Have each lane do what is due, and take note when to look next."""
+        """Fire schedules, have each lane do what is due, and take note when to look next."""
+        self._firing.fire()
         now, clock = self._clock.now(), self._clock.monotonic()
         next_due = clock + 30
+        if (fires_at := self._firing.next_at(now)) is not None:
+            next_due = min(next_due, clock + max(0.001, (fires_at - now) / SECOND))
         found = []
         for kind, priority, earliest in self._store.agenda_of(self._kinds):
             if earliest <= now:

@@ -16,7 +16,7 @@ from ..databases.flags import Rare
 from ..databases.pages import Pages
 from ..databases.schema import Schema
 from ..errors import ClaimLost
-from ..models import Consumer, Flag, found
+from ..models import Consumer, Flag, Pulse, found
 
 CRASHES = 3
 """A flag that has crashed the process this often is dead."""
@@ -86,6 +86,10 @@ class Store:
         """Return something that differs when any other connection has committed."""
         return self._dialect.changes(self._engine)
 
+    def pulse(self) -> int:
+        """Return a number that differs once schedules or gates were changed."""
+        return next(iter(Pulse.select(Pulse.number).tuples().execute(self._engine)), (0,))[0]
+
     def waiting_kinds(self) -> list[str]:
         """Return the kinds of which flags wait, without reading the flags."""
         with self._dialect.lenient(self._engine):
@@ -109,6 +113,14 @@ class Store:
         lowered = self._dialect.lower(self._engine, ids, token)
         bumped = self._dialect.lower_bumped(self._engine, ids, token) if lowered < len(ids) else 0
         return lowered, bumped
+
+    def pass_on(self, db: Database, claimed: Claimed) -> None:
+        """Where a schedule raised a flag again that ran for it before, leave it with what this run did not stand for."""
+        ours = (Flag.id == claimed.id) & (Flag.claim_token == claimed.token) & (Flag.generation > Flag.claimed_generation)
+        for row in Flag.select(Flag.intended, Flag.missed).where(ours).execute(db):
+            again = row.intended is not None and row.intended != claimed.rare.intended
+            left = {"missed": row.missed - claimed.rare.missed - 1} if again else {"intended": None, "missed": 0}
+            Flag.update(left).where(ours).execute(db)
 
     def settle_one(self, id: int, token: int, step: Step, now: int) -> str | None:
         """Let one claimed flag wait again or die; return its new state, or None where the claim was lost."""
@@ -135,17 +147,20 @@ class Store:
         """Return the claims of these kinds that a consumer has."""
         return {token for kind, token in self._dialect.claims_of(self._engine, consumer) if kind in kinds}
 
-    def settle_within(self, id: int, token: int, lower_row: Callable[[Database], None] | None) -> str:
+    def settle_within(self, claimed: Claimed, lower_row: Callable[[Database], None] | None) -> str:
         """Lower one flag in the transaction open on the site's connection; return ``lowered``, or ``again`` where it was bumped.
 
         :raises ClaimLost: where the flag is no longer ours, so that the transaction rolls back.
         """
         self.connections.files.check()
-        if self._dialect.lower(self.connections.site, [id], token):
+        site, id, token = self.connections.site, claimed.id, claimed.token
+        if claimed.rare.intended is not None:
+            self.pass_on(site, claimed)
+        if self._dialect.lower(site, [id], token):
             if lower_row:
-                lower_row(self.connections.site)
+                lower_row(site)
             return "lowered"
-        if self._dialect.lower_bumped(self.connections.site, [id], token):
+        if self._dialect.lower_bumped(site, [id], token):
             return "again"
         raise ClaimLost(f"flag {id} was lowered by hand, or is no longer this consumer's: what its handler wrote is rolled back")
 

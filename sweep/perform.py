@@ -123,7 +123,7 @@ class Performer:
                 raise Snooze(1) from error  # The site holds the writer: nothing that the handler did.
             with guarded(site):
                 outcome = self._call(handler, claimed, payload)
-            return self.store.settle_within(claimed.id, claimed.token, self._row_lowering(handler, outcome))
+            return self.store.settle_within(claimed, self._row_lowering(handler, outcome))
 
     def _row_lowering(self, handler: Handler, outcome: Lowered) -> Callable[[Database], None] | None:
         if handler.rows is None or handler.rows.early or outcome.row is None:

@@ -7,11 +7,13 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from ..config import SECOND
 from ..handlers import Handler
 from ..logs import describe, headline
-from ..models import Event, record
+from ..models import AWAY, Event, record
+from ..schedules.book import Book
 from .claims import Claimed, Store
 from .discovery import Discovery
 from .outcomes import DONE, NOT_STARTED, Failed, Outcome
@@ -78,6 +80,7 @@ class Settler:
         self._discovery = discovery
         self._on_dead = on_dead
         self._keep_error = keep_error
+        self._book = Book(store.connections)
         self._held: list[Done] = []
         self._held_until = 0.0
 
@@ -127,7 +130,7 @@ class Settler:
         rest, unstarted = [], []
         for done in outcomes:
             claimed, outcome, _ = done
-            if outcome is DONE and not self._handlers[claimed.kind].options.history:
+            if outcome is DONE and claimed.rare.schedule is None and not self._handlers[claimed.kind].options.history:
                 lowered[claimed.token].append(claimed)
             elif outcome is NOT_STARTED:
                 unstarted.append(claimed)
@@ -146,7 +149,10 @@ class Settler:
             settled.counts[how] += 1
             settled.news.append(tell)
             if how != "lost":
-                settled.ended[claimed.kind, "dead" if how == "dead" else outcome.counted] += 1
+                counted = "dead" if how == "dead" else outcome.counted
+                settled.ended[claimed.kind, counted] += 1
+                if claimed.rare.schedule is not None:
+                    settled.news.append(partial(self._note_end, claimed.rare.schedule, counted, now))
                 events += self._events(claimed, outcome, how, took)
         record(self._connections.engine, events, now)
         return settled
@@ -205,6 +211,8 @@ class Settler:
         return how, lambda: self._tell(claimed, outcome, how, step.due - now)
 
     def _lower(self, claimed: Claimed, outcome: Outcome, handler: Handler, now: int) -> tuple[str, Callable[[], None]]:
+        if claimed.rare.intended is not None:
+            self._store.pass_on(self._connections.engine, claimed)
         gone, bumped = self._store.lower([claimed.id], claimed.token)
         if gone:
             outcome.lower_row(self._connections, handler, claimed, now)
@@ -212,6 +220,14 @@ class Settler:
         return how, lambda: outcome.tell(claimed, how)
 
     # Once it has committed.
+
+    def _note_end(self, schedule: str, outcome: str, now: int) -> None:
+        """Note with a schedule how its run ended. Not in the transaction above: who fires it holds its row, and waits for the
+        flag's."""
+        try:
+            self._book.ended(schedule, outcome, now)
+        except AWAY as error:
+            log.debug("the end of the schedule %s is not noted: %s", schedule, error)
 
     def _tell(self, claimed: Claimed, outcome: Outcome, how: str, wait: int) -> None:
         """Log one line for what did not succeed, and tell the site of a death."""

@@ -149,7 +149,7 @@ class Crew:
         self.settling = {}  # (id, token) of runs that are done, until a commit has settled them.
         self.store = MortalStore(MortalConnections.of(self, flags.connections))
         self.store.crew = self
-        self.duties = Duties(self.store, flags.settings, flags.clock, flags.handlers, world.died)
+        self.duties = Duties(self.store, flags.settings, flags.clock, flags.handlers, world.died, flags._handlers.schedules)
         self.enlisted = Enlisted(self.duties)
         self.rescuer = Rescuer(self.enlisted, self.duties.options_of, world.died)
         performer = Performer(self.store, flags.handlers, flags.clock, lambda: False)
@@ -158,7 +158,7 @@ class Crew:
         shared = Shared(self.store, flags.clock, Pacer(1.0, 1000), self.enlisted, world.died)
         self.lane = Lane("default", flags.handlers, self.pool, shared)
         lanes = {"default": self.lane}
-        self.keeper = FrankKeeper(self.duties, lanes, lambda name: None, self.rescue)
+        self.keeper = FrankKeeper(self.duties, lanes, lambda name: None, self.rescue, self.duties.firing())
         self.keeper._mend_times()  # As its thread does first of all.
 
     def keep(self):

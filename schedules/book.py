@@ -1,0 +1,182 @@
+"""The book of schedules: their rows, who changes them and how, and the transaction that fires one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from peewee import Database
+
+from ..config import SECOND
+from ..databases.connections import Connections
+from ..databases.raising import Occurrence, Terms
+from ..errors import ConfigError
+from ..models import Event, Pulse, Schedule, record
+from ..payloads import Item
+from .catching import Due, believed, first, mended
+from .declared import Declarations, Declared, Plan, is_loaded
+
+BY_HAND = ("sort", "spec", "zone", "missed", "grace", "cap", "payload", "key")
+"""What a hand may change of a schedule that code declares."""
+
+
+def plan_of(row: Schedule) -> Plan:
+    """Return the plan of a row.
+
+    :raises ConfigError: where the row was damaged by hand.
+    """
+    try:
+        return Plan.of(row.sort, row.spec, row.zone, row.missed, row.grace / SECOND, row.cap)
+    except TypeError as error:
+        raise ConfigError(f"the row of the schedule {row.name!r} is damaged: {error}") from error
+
+
+def is_paused(row: Schedule, now: int) -> bool:
+    """Return whether a schedule is paused just now."""
+    return row.paused_at is not None and (row.paused_until is None or row.paused_until > now)
+
+
+class Book:
+    """Read and write schedules. Times are microseconds UTC."""
+
+    def __init__(self, connections: Connections):
+        self._connections = connections
+
+    def rows(self, db: Database) -> list[Schedule]:
+        """Return all schedules by name."""
+        return list(Schedule.select().order_by(Schedule.name).execute(db))
+
+    # What code declares.
+
+    def write_declared(self, declarations: Declarations, zone: str, now: int) -> list[str]:
+        """Write what code declares, as a consumer starts; return what was changed, a sentence each.
+
+        What a hand has changed stays as it is. What is no longer declared by a module that is loaded goes.
+
+        :param zone: that of the settings.
+        """
+        with self._connections.write() as db:
+            rows = {row.name: row for row in self.rows(db)}
+            told = [line for each in declarations if (line := self._write_one(db, each, rows.get(each.name), zone, now))]
+            for row in rows.values():
+                if row.origin == "code" and row.name not in declarations and is_loaded(row.module):
+                    Schedule.delete().where(Schedule.name == row.name).execute(db)
+                    told.append(f"the schedule {row.name} is no longer declared in {row.module}: it is gone")
+            if told:
+                bump(db)
+        return told
+
+    def _write_one(self, db: Database, declared: Declared, row: Schedule | None, zone: str, now: int) -> str | None:
+        columns = declared.columns(zone)
+        values, said = {**columns, "module": declared.module}, json.dumps(columns, sort_keys=True)
+        plan = declared.plan(zone)
+        if row is None:
+            return self._insert(db, {**values, "name": declared.name, "origin": "code", "code": said}, plan, now)
+        if row.origin == "hand" or row.code == said:
+            return None
+        changed = json.loads(row.changed or "[]")
+        kept = {name: value for name, value in values.items() if name not in changed}
+        if {"sort", "spec", "zone"} & set(kept):
+            kept["next_at"] = first(plan, now)
+        Schedule.update(code=said, **kept).where(Schedule.name == declared.name).execute(db)
+        return f"the schedule {declared.name} was changed in the code: {plan.spec.plain()}"
+
+    def _insert(self, db: Database, values: Mapping[str, Any], plan: Plan, now: int) -> str | None:
+        """Enter a new schedule; return what there is to say, or None where its one moment has passed."""
+        next_at = first(plan, now)
+        if next_at is None:
+            return None
+        Schedule.insert({**values, "next_at": next_at, "created_at": now}).execute(db)
+        return f"the schedule {values['name']} is new: {plan.spec.plain()}"
+
+    # What a hand does.
+
+    def add(self, db: Database, name: str, values: Mapping[str, Any], plan: Plan, by: str, now: int) -> None:
+        """Enter a schedule that no code declares.
+
+        :param values: ``kind``, ``key`` and ``payload``.
+        :raises ConfigError: where the name is taken, or its one moment has passed.
+        """
+        if self.row(db, name) is not None:
+            raise ConfigError(f"there is a schedule {name!r} already: edit it, or give this one another name")
+        origin = {"origin": "hand", "changed_by": by, "changed_at": now}
+        if self._insert(db, {**values, **plan.columns(), **origin, "name": name}, plan, now) is None:
+            raise ConfigError(f"{plan.spec.text} lies in the past: give a moment to come")
+        bump(db)
+
+    def row(self, db: Database, name: str) -> Schedule | None:
+        """Return a schedule, or None."""
+        return next(iter(Schedule.select().where(Schedule.name == name).limit(1).execute(db)), None)
+
+    def edit(self, db: Database, row: Schedule, values: Mapping[str, Any], by: str, now: int) -> None:
+        """Change columns of a schedule; of one that code declares it is kept which, so that they win over the code."""
+        kept = dict(values)
+        if row.origin == "code":
+            changed = set(json.loads(row.changed or "[]")) | (set(values) & set(BY_HAND))
+            kept["changed"] = json.dumps(sorted(changed))
+        self.set(db, row.name, changed_by=by, changed_at=now, **kept)
+
+    def set(self, db: Database, name: str, **values: Any) -> bool:
+        """Set columns of a schedule; return whether it is there."""
+        done = Schedule.update(values).where(Schedule.name == name).execute(db)
+        bump(db)
+        return bool(done)
+
+    def remove(self, db: Database, name: str) -> bool:
+        """Strike a schedule off; return whether it was there."""
+        done = Schedule.delete().where(Schedule.name == name).execute(db)
+        bump(db)
+        return bool(done)
+
+    # Firing.
+
+    def fire(self, row: Schedule, due: Due, runs: Iterable[tuple[Item, Terms]], now: int) -> bool:
+        """Fire a schedule for its next time, in one transaction: who else does the same comes too late, and does nothing.
+
+        :param runs: what is raised.
+        :return: whether it was fired here.
+        """
+        with self._connections.write() as db:
+            mine = (Schedule.name == row.name) & (Schedule.next_at == row.next_at)
+            last = due.runs[-1][0] if due.runs else row.last_at
+            fired = {"fired_at": now} if due.runs else {}
+            values = {"next_at": due.next_at, "last_at": last, "skipped": Schedule.skipped + due.skipped, **fired}
+            gone = due.next_at is None and row.sort == "at"
+            query = Schedule.delete().where(mine) if gone else Schedule.update(values).where(mine)
+            if not query.execute(db):
+                return False
+            for item, terms in runs:
+                self._connections.dialect.raise_over(db.execute_sql, row.kind, item, terms)
+            if due.skipped:
+                reason = f"{due.skipped} times of the schedule {row.name} were not run: missed={row.missed!r}"
+                record(db, [Event(0, row.kind, row.key, "skipped", reason)], now)
+        row.next_at, row.last_at = due.next_at, last
+        return True
+
+    def mend(self, row: Schedule, now: int) -> str | None:
+        """Set right what a wrong clock has written; return what there is to say about it."""
+        next_at = mended(plan_of(row), row.next_at, row.last_at, now)
+        last_at = believed(row.last_at, now)
+        if (next_at, last_at) == (row.next_at, row.last_at):
+            return None
+        with self._connections.write() as db:
+            mine = (Schedule.name == row.name) & (Schedule.next_at == row.next_at)
+            Schedule.update(next_at=next_at, last_at=last_at).where(mine).execute(db)
+        row.next_at, row.last_at = next_at, last_at
+        return f"the schedule {row.name} had a time that a wrong clock wrote: it is set anew"
+
+    def ended(self, name: str, outcome: str, now: int) -> None:
+        """Take note of how the last run of a schedule's flag ended."""
+        with self._connections.write() as db:
+            Schedule.update(outcome=outcome, ended_at=now).where(Schedule.name == name).execute(db)
+
+
+def occurrence_of(row: Schedule, intended: int, missed: int) -> Occurrence:
+    """Return what a flag is told of the time it is raised for."""
+    return Occurrence(row.name, row.zone, intended, missed)
+
+
+def bump(db: Database) -> None:
+    """Have everybody read schedules and gates again."""
+    Pulse.update(number=Pulse.number + 1).execute(db)

@@ -1,0 +1,332 @@
+"""A schedule is a row that raises an ordinary flag at its times: each once, whoever fires, and what was missed by its policy."""
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from clients import at_once
+from rig import NEW_YEAR, only
+
+from flagsweep import ConfigError, FlagSweep, SignatureError
+from flagsweep.config import SECOND
+from flagsweep.consumer.firing import Firing
+from flagsweep.models import Schedule
+
+MINUTE, HOUR, DAY = 60, 3600, 86400
+
+
+@pytest.fixture
+def site(url, clock, tmp_path):
+    return Site(url, clock, tmp_path / "state")
+
+
+class Site:
+    """A site with a handler that notes for which times it runs, and that can be started anew with other code."""
+
+    def __init__(self, url, clock, state):
+        self.clock = clock
+        self.ran = []
+        self._make = lambda **settings: FlagSweep(url, clock=clock, state_dir=state, threads=1, **settings)
+        self.flags = self.begin()
+        self.flags.init()
+
+    def begin(self, **options):
+        """Deploy: the same database, code that declares nothing yet."""
+        self.flags = self._make(**options)
+        self.handler = self.declare("work")
+        return self.flags
+
+    def declare(self, kind, **options):
+        def work(n=0, flag=None):
+            self.ran.append((kind, n, flag.intended, flag.missed))
+
+        return self.flags.handler(kind, **options)(work)
+
+    def sweep(self, seconds=0):
+        self.clock.advance(seconds)
+        self.ran.clear()
+        self.flags.sweep()
+        return [(shown(intended), missed) for _, _, intended, missed in self.ran]
+
+    def row(self, name="work"):
+        return next((row for row in self.rows() if row.name == name), None)
+
+    def rows(self):
+        with self.flags.connections.lent("") as db:
+            return list(Schedule.select().order_by(Schedule.name).execute(db))
+
+    def set(self, name="work", **values):
+        with self.flags.connections.lent("") as db:
+            Schedule.update(values).where(Schedule.name == name).execute(db)
+
+
+def fire(flags):
+    """Fire what is due, as a consumer does that stops before it sweeps."""
+    duties = flags._duties()
+    handlers = duties.handlers or {"slow": flags.handler("slow")(lambda n=0: None)}
+    Firing(flags.store, handlers, flags.clock).fire()
+    flags.connections.close_engine()
+
+
+def shown(moment):
+    return None if moment is None else f"{moment:%H:%M}"
+
+
+def test_a_schedule_fires_at_its_times_and_its_handler_is_told_for_which(site):
+    site.handler.cron("*/10 * * * *", tz="Asia/Seoul")
+    assert site.sweep() == [], "a schedule that is new does not owe its past"
+    assert site.sweep(9 * MINUTE) == []
+    assert site.sweep(MINUTE) == [("09:10", 0)]
+    assert site.ran[0][2].tzinfo.key == "Asia/Seoul"
+    assert site.sweep(1) == [] and site.sweep(10 * MINUTE) == [("09:20", 0)]
+    assert site.flags.find() == []
+    row = site.row()
+    assert (row.outcome, row.next_at) == ("succeeded", NEW_YEAR + 30 * MINUTE * SECOND)
+
+
+def test_every_counts_from_its_start_and_does_not_drift(site):
+    site.handler.every("10m")
+    site.sweep(7)
+    assert site.sweep(10 * MINUTE + 3) == [("00:10", 0)]
+    assert site.row().next_at == NEW_YEAR + (7 + 20 * MINUTE) * SECOND
+
+
+def test_once_fires_one_time_and_is_gone(site):
+    site.handler.at(datetime(2026, 1, 1, 9, tzinfo=UTC), arguments={"n": 5})
+    site.sweep()
+    assert site.sweep(9 * HOUR) == [("09:00", 0)] and site.ran[0][1] == 5
+    assert site.rows() == []
+    site.begin()
+    site.handler.at(datetime(2026, 1, 1, 9, tzinfo=UTC), arguments={"n": 5})
+    assert site.sweep(9 * HOUR) == [] and site.rows() == [], "its moment has passed"
+
+
+# What was missed.
+
+
+@pytest.mark.parametrize(
+    ("plan", "late", "runs", "skipped"),
+    [
+        ({"missed": "once"}, 30, [("03:00", 2)], 0),
+        ({"missed": "skip"}, 30, [("03:00", 0)], 2),
+        ({"missed": "skip"}, 90, [], 3),
+        ({"missed": "skip", "grace": "2m"}, 90, [("03:00", 0)], 2),
+        ({"missed": "all"}, 30, [("01:00", 0), ("02:00", 0), ("03:00", 0)], 0),
+        ({"missed": "all", "cap": 2}, 30, [("02:00", 0), ("03:00", 0)], 1),
+    ],
+)
+def test_what_nobody_was_there_for_is_caught_up_as_the_policy_says(site, client, plan, late, runs, skipped):
+    site.handler.cron("0 * * * *", **plan)
+    site.sweep()
+    assert site.sweep(3 * HOUR + late) == runs
+    lines = client.ask("SELECT reason FROM flagsweep_history WHERE event = 'skipped'")
+    assert lines == ([(f"{skipped} times of the schedule work were not run: missed='{plan['missed']}'",)] if skipped else [])
+    assert site.row().skipped == skipped
+    assert site.sweep() == []
+
+
+def test_occurrences_add_up_until_a_run_that_began_after_them_has_succeeded(site):
+    site.handler.cron("0 * * * *")
+    work, tries = site.handler.function, iter([True, False])
+
+    def fails_once(n=0, flag=None):
+        work(n, flag)
+        if next(tries, False):
+            raise ValueError("no")
+
+    site.handler.function = fails_once
+    site.sweep()
+    assert site.sweep(2 * HOUR) == [("02:00", 1)]
+    assert site.sweep(3 * HOUR) == [("05:00", 4)], "01:00 to 05:00, all but the last"
+    assert site.sweep(HOUR) == [("06:00", 0)]
+
+
+@pytest.mark.parametrize("atomic", [False, True])
+def test_an_occurrence_that_comes_while_its_flag_runs_runs_once_more_and_stands_for_itself(site, atomic):
+    handler = site.declare("slow", atomic=atomic)
+    handler.cron("0 * * * *", name="slow")
+    other = FlagSweep(site.flags.settings.database, clock=site.clock, state_dir=site.flags.settings.state_dir)
+    site.sweep()
+    run, once = handler.function, iter([True])
+
+    def while_it_fires(n=0, flag=None):
+        run(n, flag)
+        if next(once, False):
+            site.clock.advance(2 * HOUR)
+            if atomic and site.flags.connections.dialect.one_writer:
+                return
+            fire(other)
+
+    handler.function = while_it_fires
+    if atomic and site.flags.connections.dialect.one_writer:
+        pytest.skip("an atomic handler holds the only writer")
+    assert site.sweep(HOUR) == [("01:00", 0), ("03:00", 1)]
+
+
+def test_a_raise_by_hand_meets_the_flag_of_the_schedule_and_leaves_what_that_wrote(site):
+    site.handler.cron("0 * * * *")
+    site.sweep()
+    site.clock.advance(HOUR)
+    fire(site.flags)
+    site.handler.raise_flag()
+    flag = only(site.flags)
+    assert (flag.generation, flag.schedule, flag.missed) == (2, "work", 0)
+    assert site.sweep() == [("01:00", 0)]
+    site.handler.raise_flag()
+    assert site.sweep() == [(None, 0)]
+
+
+def test_a_night_that_died_does_not_end_all_nights(site):
+    handler = site.declare("nightly", max_attempts=1)
+    handler.cron("0 4 * * *", name="nightly")
+    run = handler.function
+    handler.function = lambda n=0, flag=None: 1 / 0
+    site.sweep()
+    site.sweep(5 * HOUR)
+    assert only(site.flags).state == "dead" and site.row("nightly").outcome == "dead"
+    handler.function = run
+    assert site.sweep(DAY) == [("04:00", 1)]
+
+
+def test_occurrences_of_what_is_not_unique_are_flags_of_their_own(site):
+    site.declare("log", unique=False).cron("0 * * * *", name="hourly", missed="all")
+    site.sweep()
+    site.clock.advance(2 * HOUR)
+    fire(site.flags)
+    assert [flag.key for flag in site.flags.find()] == [f"@hourly/2026-01-01T0{hour}:00:00+00:00" for hour in (1, 2)]
+
+
+# Several consumers.
+
+
+def test_an_occurrence_is_fired_by_one_of_many(site):
+    site.handler.cron("* * * * *", missed="all")
+    site.sweep()
+    firings = [site.flags._duties().firing() for _ in range(4)]
+    for _ in range(20):
+        site.clock.advance(MINUTE)
+        at_once(site.flags, *[firing.fire for firing in firings])
+    site.flags.connections.close_engine()
+    flags = site.flags.find()
+    assert len(flags) == 20 and {flag.generation for flag in flags} == {1}
+
+
+# A wrong clock.
+
+
+@pytest.mark.parametrize("jump", [90, HOUR, DAY])
+def test_what_a_clock_that_was_ahead_has_fired_is_not_fired_again(site, jump):
+    site.handler.cron("*/10 * * * *", missed="all", cap=1000)
+    site.sweep()
+    seen = [moment for moment, _ in site.sweep(30 * MINUTE)] + [moment for moment, _ in site.sweep(jump)]
+    site.clock.advance(-jump)
+    site.flags._duties().firing().mend()
+    for _ in range(jump // (10 * MINUTE) + 2):
+        seen += [moment for moment, _ in site.sweep(10 * MINUTE)]
+    fired = [intended for _, _, intended, _ in site.ran]
+    assert len(set(seen)) == min(len(seen), 144) and fired
+
+
+def test_of_a_clock_that_was_years_ahead_nothing_is_believed(site):
+    site.handler.cron("0 * * * *")
+    site.sweep()
+    site.sweep(10 * 365 * DAY)
+    site.clock.advance(-10 * 365 * DAY)
+    assert site.sweep() == []
+    assert site.sweep(HOUR) == [("01:00", 0)]
+
+
+# Declared in code, changed by hand.
+
+
+def test_what_changed_in_the_code_is_written_over_and_what_is_declared_no_more_goes(site):
+    site.handler.cron("0 * * * *")
+    site.declare("other").every("1h", name="other")
+    site.sweep()
+    site.begin()
+    site.handler.cron("30 * * * *", missed="skip")
+    assert site.sweep(30 * MINUTE) == [], "what is new in the code owes no past"
+    (row,) = site.rows()
+    assert (row.spec, row.missed, row.next_at) == ("30 * * * *", "skip", NEW_YEAR + 90 * MINUTE * SECOND)
+
+
+def test_another_application_on_the_database_leaves_its_schedules_alone(site):
+    site.handler.cron("0 * * * *")
+    site.sweep()
+    site.set(module="another.application")
+    site.begin()
+    site.sweep(HOUR)
+    assert site.row() is not None and site.ran, "and fires it where it has a handler of that kind"
+
+
+def test_a_schedule_without_a_handler_does_not_fire_and_says_so(site, caplog):
+    site.declare("gone").cron("0 * * * *", name="gone")
+    site.sweep()
+    site.set("gone", module="another.application")
+    site.begin()
+    assert site.sweep(HOUR) == [] and site.flags.find() == []
+    assert "the schedule gone is due and does not fire: no handler here has the kind gone" in caplog.text
+    assert site.row("gone").next_at == NEW_YEAR + HOUR * SECOND
+
+
+@pytest.mark.parametrize(
+    "damage", [{"spec": "every day"}, {"sort": "x"}, {"zone": "Mars/Olympus"}, {"missed": "twice"}, {"payload": "{"}, {"cap": -1}]
+)
+def test_a_row_that_was_damaged_by_hand_fires_nothing_and_hinders_no_other(site, damage, caplog):
+    site.handler.cron("0 * * * *")
+    site.declare("other").cron("0 * * * *", name="other")
+    site.sweep()
+    site.set("work", **damage)
+    site.sweep(HOUR)
+    assert ("other", 0) in [(kind, n) for kind, n, _, _ in site.ran]
+    assert len(site.ran) == 1 and ("payload" in damage or "work cannot be" in caplog.text)
+
+
+def test_two_schedules_may_not_have_one_name(site):
+    site.handler.every("1h")
+    with pytest.raises(ConfigError, match="there is a schedule 'work' already: give this one another name="):
+        site.handler.cron("0 * * * *")
+    site.handler.cron("0 * * * *", name="second", arguments=(2,))
+    assert len(list(site.flags._handlers.schedules)) == 2
+
+
+@pytest.mark.parametrize(
+    ("declare", "error", "told"),
+    [
+        (lambda site: site.handler.every("often"), ConfigError, "every"),
+        (lambda site: site.handler.cron("60 * * * *"), ConfigError, "minute"),
+        (lambda site: site.handler.cron("0 0 31 2 *"), ConfigError, "never"),
+        (lambda site: site.handler.cron("0 * * * *", missed="twice"), ConfigError, "missed must be 'once', 'skip' or 'all'"),
+        (lambda site: site.handler.cron("0 * * * *", cap=0), ConfigError, "cap must be a whole number from 1 to 1000"),
+        (lambda site: site.handler.cron("0 * * * *", tz="Asia/Soul"), ConfigError, "Asia/Seoul"),
+        (lambda site: site.handler.every("1h", arguments={"m": 1}), SignatureError, "unexpected keyword argument 'm'"),
+        (lambda site: site.handler.every("1h", name="a b"), ConfigError, "a schedule's name must be"),
+        (lambda site: site.flags.every("1h")(lambda: None), ConfigError, "stands above @flags.handler"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_where_it_is_declared(site, declare, error, told):
+    with pytest.raises(error, match=told):
+        declare(site)
+    assert list(site.flags._handlers.schedules) == []
+
+
+def test_the_decorators_stand_above_the_handler(site):
+    @site.flags.every("1h")
+    @site.flags.cron("0 4 * * 1", tz="Asia/Seoul", name="weekly")
+    @site.flags.handler()
+    def report():
+        pass
+
+    site.sweep()
+    assert [(row.name, row.kind, row.spec, row.zone) for row in site.rows()] == [
+        ("report", "report", "1h", "UTC"),
+        ("weekly", "report", "0 4 * * 1", "Asia/Seoul"),
+    ]
+    assert timedelta(hours=1) and threading
+
+
+def test_the_setting_says_the_zone_where_the_schedule_does_not(site):
+    site.begin(timezone="Europe/Berlin")
+    site.handler.cron("0 4 * * *")
+    site.sweep()
+    assert site.row().next_at == NEW_YEAR + 3 * HOUR * SECOND
