@@ -3,7 +3,7 @@
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flagsweep import ConfigError
@@ -71,6 +71,7 @@ RATES = st.builds(
 )
 
 
+@settings(max_examples=60)
 @given(RATES)
 def test_the_normal_form_parses_to_the_same_rate(rate):
     assert Rate.parse(str(rate)) == rate
@@ -80,6 +81,7 @@ def _interval(rate):
     return Fraction(rate.period, rate.count)
 
 
+@settings(max_examples=60)
 @given(RATES, st.lists(st.tuples(st.floats(0, 3), st.integers(0, 5)), max_size=40), st.integers(0, 10**6))
 def test_no_window_gets_more_than_the_burst_and_what_its_time_brings(rate, steps, offset):
     state, now, takes = None, NOW + offset, []
@@ -95,6 +97,7 @@ def test_no_window_gets_more_than_the_burst_and_what_its_time_brings(rate, steps
             assert total <= rate.burst + window // _interval(rate)
 
 
+@settings(max_examples=60)
 @given(RATES, st.integers(0, 10**6), st.integers(1, 300))
 def test_a_greedy_taker_gets_all_that_the_time_brings(rate, offset, tokens):
     state, began = None, NOW + offset
@@ -107,6 +110,7 @@ def test_a_greedy_taker_gets_all_that_the_time_brings(rate, offset, tokens):
     assert now - began >= int((tokens - rate.burst) * _interval(rate))
 
 
+@settings(max_examples=60)
 @given(RATES, st.lists(st.tuples(st.integers(0, DAY), st.integers(0, 50)), max_size=10))
 def test_a_token_is_there_when_it_was_said_to_be_and_not_a_microsecond_before(rate, steps):
     state, now = None, NOW
@@ -141,6 +145,7 @@ def test_seven_a_minute_are_seven_in_each_minute_of_a_day():
         assert taken == 7
 
 
+@settings(max_examples=60)
 @given(RATES, st.integers(0, 40), st.integers(1, 40), st.integers(0, DAY))
 def test_what_is_given_back_is_there_again(rate, before, count, later):
     _, state = rate.take(None, NOW, before)
@@ -151,6 +156,7 @@ def test_what_is_given_back_is_there_again(rate, before, count, later):
         assert rate.opens_at(restored, time) == rate.opens_at(state, time)
 
 
+@settings(max_examples=60)
 @given(RATES, st.sampled_from([-YEAR, -HOUR, YEAR]))
 def test_a_clock_set_wrong_and_right_again_closes_for_one_interval_at_the_most(rate, off):
     _, state = rate.take(None, NOW, 1000)
