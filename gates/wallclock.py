@@ -41,7 +41,7 @@ def first_shown(now: int, zone: tzinfo, holds: Callable[[datetime], bool], left:
 def _first_moved(now: int, end: int, zone: tzinfo) -> int:
     """Return the first time after ``now`` at which the clock has been put on or back, and ``end`` where it has not by then.
 
-    That no two changes within a day cancel each other was seen of all 599 zones of tzdata 2024: three days lie between any two.
+    That no two changes within a day cancel each other was seen of all 599 zones of tzdata 2025b: three days lie between any two.
     """
     offset = shown(now, zone).utcoffset()
     if shown(end, zone).utcoffset() == offset:
