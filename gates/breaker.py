@@ -260,7 +260,9 @@ class Breaker:
 _FRESH = Breaker()
 
 
-def note(state: Breaker, outcomes: Iterable[tuple[int, str | None]], now: int, threshold: int) -> tuple[Breaker, str | None]:
+def note(
+    state: Breaker, outcomes: Iterable[tuple[int, str | None] | tuple[int, str | None, int]], now: int, threshold: int
+) -> tuple[Breaker, str | None]:
     """Return the state after flags of the kind have ended, and ``OUTAGE_BEGAN`` or ``OUTAGE_ENDED`` where one did.
 
     It is the same object where nothing has changed: then nothing need be written.
