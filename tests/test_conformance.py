@@ -556,7 +556,7 @@ def test_a_lost_claim_settles_nothing(flags, work):
         assert flags.store.release([lost.id], lost.token, flags.clock.now()) == 0
     assert flags.store.progress(lost.id, lost.token, '"here"', False) is False
     with pytest.raises(ClaimLost), flags.database.atomic():
-        flags.store.settle_within(lost.id, lost.token, None)
+        flags.store.settle_within(lost, None)
     assert (only(flags).state, only(flags).claimed_by, only(flags).cursor) == ("claimed", 2, None)
     assert lower(flags, [held]) == (1, 0)
 

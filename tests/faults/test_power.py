@@ -63,10 +63,10 @@ class Notary(Store):
             self.here.settled.append(("attempts", id, step.attempts))
         return state
 
-    def settle_within(self, id, *rest):
-        self.disk.mark("settling", id)
-        how = super().settle_within(id, *rest)
-        self.atomic.append(("bumped" if how == "again" else "lowered", id))
+    def settle_within(self, claimed, *rest):
+        self.disk.mark("settling", claimed.id)
+        how = super().settle_within(claimed, *rest)
+        self.atomic.append(("bumped" if how == "again" else "lowered", claimed.id))
         return how
 
 

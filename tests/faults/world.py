@@ -100,9 +100,9 @@ class MortalStore(Store):
         self.reach("settled")
         return state
 
-    def settle_within(self, id, token, lower_row):
+    def settle_within(self, claimed, lower_row):
         self.reach("settle within")
-        how = super().settle_within(id, token, lower_row)
+        how = super().settle_within(claimed, lower_row)
         self.reach("settled within")
         return how
 

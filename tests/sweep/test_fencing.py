@@ -64,7 +64,7 @@ def test_who_has_lost_a_claim_cannot_commit_an_atomic_handler(site, how):
         pytest.raises(ClaimLost, match=f"flag {flag.id} was lowered by hand, or is no longer"),
         db.atomic(),
     ):
-        site.store.settle_within(flag.id, flag.token, None)
+        site.store.settle_within(flag, None)
     assert site.row() == before
 
 
