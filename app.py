@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +22,7 @@ from .databases.places import is_late
 from .errors import ConfigError, FlagSweepError, LeaseHeld
 from .handlers import Registry
 from .models import SiteVerbs
-from .operations.doctor.examine import examine
-from .operations.doctor.finding import Finding
-from .operations.flags import Flags
-from .operations.info import FlagInfo
-from .operations.status import status
+from .operations.desk import Desk
 from .sweep.claims import Claimed, Store
 from .sweep.deaths import DeathNotices, OnDead
 from .tasks import SweepHuey, make_huey
@@ -35,7 +31,7 @@ if TYPE_CHECKING:
     from .queues.client import SharedQueue
 
 
-class FlagSweep(Registry):
+class FlagSweep(Desk, Registry):
     """Keep work that is owed as flags in the site's own database, and sweep them.
 
     :param database: a URL (``sqlite:///site.db``), a path, or the site's own Peewee ``Database``.
@@ -221,76 +217,3 @@ class FlagSweep(Registry):
         """Tell consumers on other hosts, once the open transaction commits, that a flag of this lane is due: where they would
         otherwise see it a second later, and the setting ``nudge`` does not forbid it. Never raises, never waits."""
         self._opening.opened().nudge(lane)
-
-    # Looking after flags.
-
-    def lane_names(self) -> list[str]:
-        """Return the lanes that settings or handlers name."""
-        return sorted({*self.settings.lanes, *self._handlers.lanes()})
-
-    def status(self) -> dict[str, Any]:
-        """Return what is up: ``lanes`` with counts and the oldest due flag's age in seconds, and ``consumers``.
-
-        Flags of kinds without a handler are counted under the lane ``-``.
-        """
-        return status(self.store, self.verbs, self.lane_names(), self._handlers.by_kind, self.clock)
-
-    def find(
-        self,
-        kind: str | None = None,
-        state: str | None = None,
-        key: str | None = None,
-        lane: str | None = None,
-        id: int | Iterable[int] | None = None,
-        due: bool | None = None,
-        limit: int | None = 100,
-    ) -> list[FlagInfo]:
-        """Return flags that meet all that is given, lowest id first.
-
-        :param state: ``waiting``, ``claimed`` or ``dead``.
-        :param lane: ``-`` stands for kinds without a handler.
-        :param due: whether a waiting flag's time has come.
-        :param limit: the most flags; None for all.
-        """
-        return self._flags().find(limit, kind=kind, state=state, key=key, lane=lane, id=id, due=due)
-
-    def retry(
-        self,
-        id: int | Iterable[int] | None = None,
-        kind: str | None = None,
-        key: str | None = None,
-        progress: Callable[[int], None] | None = None,
-    ) -> int:
-        """Let dead flags wait again from scratch, due now, and flags that are backing off be due now; return how many.
-
-        Without an argument: all of them. Many are done in short transactions, between which the site finds its turn; within a
-        transaction of the caller's they are a part of it.
-
-        :param progress: called between two transactions with how many are done; an exception that it raises ends the work there.
-        """
-        return self._flags().retry(id, kind, key, progress)
-
-    def discard(
-        self,
-        id: int | Iterable[int] | None = None,
-        kind: str | None = None,
-        key: str | None = None,
-        reason: str = "",
-        progress: Callable[[int], None] | None = None,
-    ) -> int:
-        """Drop dead flags, keeping a line of history for each; return how many. An own row's column is lowered with its flag.
-
-        Without an argument: all of them. Transactions and ``progress`` are as with ``retry``.
-        """
-        return self._flags().discard(id, kind, key, reason, progress)
-
-    def lower(self, kind: str, key: str) -> bool:
-        """Take a flag down, whatever its state; return whether it was up. A handler that runs just now is not stopped."""
-        return self._flags().lower(kind, key)
-
-    def doctor(self) -> list[Finding]:
-        """Check the surroundings; return findings, each with its level, what was found, and the fix."""
-        return examine(self)
-
-    def _flags(self) -> Flags:
-        return Flags(self.verbs, self._handlers.by_kind, self.clock)

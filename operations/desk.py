@@ -1,0 +1,117 @@
+"""The desk: what a FlagSweep offers to those who look after its flags."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import Clock, Settings
+from ..databases.connections import Connections
+from ..handlers import Handler
+from ..models import SiteVerbs
+from ..sweep.claims import Store
+from .doctor.examine import examine
+from .doctor.finding import Finding
+from .flags import Flags
+from .info import FlagInfo
+from .status import status
+
+
+class Desk:
+    """Look after flags."""
+
+    clock: Clock
+
+    if TYPE_CHECKING:  # What a FlagSweep has of its other parts.
+
+        @property
+        def settings(self) -> Settings: ...
+        @property
+        def connections(self) -> Connections: ...
+        @property
+        def path(self) -> Path | None: ...
+        @property
+        def verbs(self) -> SiteVerbs: ...
+        @property
+        def store(self) -> Store: ...
+        @property
+        def handlers(self) -> Mapping[str, Handler]: ...
+        @property
+        def handled(self) -> Collection[str]: ...
+        def handler_of(self, kind: str) -> Handler: ...
+
+    def _by_kind(self) -> Mapping[str, Handler]:
+        """Return the handlers by kind, aliases included."""
+        return {kind: self.handler_of(kind) for kind in self.handled}
+
+    def lane_names(self) -> list[str]:
+        """Return the lanes that settings or handlers name."""
+        return sorted({*self.settings.lanes, *(handler.lane for handler in self._by_kind().values())})
+
+    def status(self) -> dict[str, Any]:
+        """Return what is up: ``lanes`` with counts and the oldest due flag's age in seconds, and ``consumers``.
+
+        Flags of kinds without a handler are counted under the lane ``-``.
+        """
+        return status(self.store, self.verbs, self.lane_names(), self._by_kind(), self.clock)
+
+    def find(
+        self,
+        kind: str | None = None,
+        state: str | None = None,
+        key: str | None = None,
+        lane: str | None = None,
+        id: int | Iterable[int] | None = None,
+        due: bool | None = None,
+        limit: int | None = 100,
+    ) -> list[FlagInfo]:
+        """Return flags that meet all that is given, lowest id first.
+
+        :param state: ``waiting``, ``claimed`` or ``dead``.
+        :param lane: ``-`` stands for kinds without a handler.
+        :param due: whether a waiting flag's time has come.
+        :param limit: the most flags; None for all.
+        """
+        return self._flags().find(limit, kind=kind, state=state, key=key, lane=lane, id=id, due=due)
+
+    def retry(
+        self,
+        id: int | Iterable[int] | None = None,
+        kind: str | None = None,
+        key: str | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> int:
+        """Let dead flags wait again from scratch, due now, and flags that are backing off be due now; return how many.
+
+        Without an argument: all of them. Many are done in short transactions, between which the site finds its turn; within a
+        transaction of the caller's they are a part of it.
+
+        :param progress: called between two transactions with how many are done; an exception that it raises ends the work there.
+        """
+        return self._flags().retry(id, kind, key, progress)
+
+    def discard(
+        self,
+        id: int | Iterable[int] | None = None,
+        kind: str | None = None,
+        key: str | None = None,
+        reason: str = "",
+        progress: Callable[[int], None] | None = None,
+    ) -> int:
+        """Drop dead flags, keeping a line of history for each; return how many. An own row's column is lowered with its flag.
+
+        Without an argument: all of them. Transactions and ``progress`` are as with ``retry``.
+        """
+        return self._flags().discard(id, kind, key, reason, progress)
+
+    def lower(self, kind: str, key: str) -> bool:
+        """Take a flag down, whatever its state; return whether it was up. A handler that runs just now is not stopped."""
+        return self._flags().lower(kind, key)
+
+    def doctor(self) -> list[Finding]:
+        """Check the surroundings; return findings, each with its level, what was found, and the fix."""
+        return examine(self)
+
+    def _flags(self) -> Flags:
+        return Flags(self.verbs, self._by_kind(), self.clock)
