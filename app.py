@@ -24,7 +24,8 @@ from .handlers import Registry
 from .models import SiteVerbs
 from .operations.desk import Desk
 from .sweep.claims import Claimed, Store
-from .sweep.deaths import DeathNotices, OnDead
+from .sweep.lane import OnOutage
+from .sweep.notices import Notices, OnDead
 from .tasks import SweepHuey, make_huey
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class FlagSweep(Desk, Registry):
         self.clock: Clock = settings.pop("clock", None) or Clock()
         self._opening = Opening(self.clock, {"database": database, "queue": queue, **settings})
         super().__init__(self._opening.handlers)
-        self._deaths = DeathNotices()
+        self._deaths = Notices("on_dead")
+        self._outages = Notices("on_outage")
         self._starting = threading.Lock()
         self._runner: Runner | None = None
         self._sweeps: list[Once] = []
@@ -131,6 +133,15 @@ class FlagSweep(Desk, Registry):
         self._deaths.listeners.append(function)
         return function
 
+    def on_outage(self, function: OnOutage) -> OnOutage:
+        """Call ``function(kind, event, why)`` where the breaker of a kind holds its flags back, since they fail alike (``event``
+        is ``began``), and when its provider answers again (``ended``).
+
+        It runs in a thread of its own; its errors are logged and harm nothing. Usable as a decorator.
+        """
+        self._outages.listeners.append(function)
+        return function
+
     # Sweeping.
 
     def sweep(
@@ -139,13 +150,15 @@ class FlagSweep(Desk, Registry):
         limit: int | None = None,
         raise_errors: bool = False,
         progress: Callable[[Counter[str]], None] | None = None,
+        force: bool = False,
     ) -> Counter[str]:
         """Do all that is due, in this process, and return how many flags met which outcome.
 
         :param lane: this lane only.
         :param limit: claim at most so many flags in each lane.
-        :param raise_errors: when done, raise the first error of a handler: for tests.
+        :param raise_errors: when done, raise the first error of a handler: for tests. No breaker spares a flag then.
         :param progress: called with the counts so far, now and then.
+        :param force: sweep what is paused, too.
         :return: counts of ``lowered``, ``again`` (failed, or raised anew while it ran), ``snoozed``, ``discarded``, ``expired``
             (not worth doing any more), ``dead``, ``released`` and ``lost`` (lowered by somebody else while its handler ran).
         :raises FlagSweepError: inside an open transaction, which would hide what the sweep writes.
@@ -153,7 +166,7 @@ class FlagSweep(Desk, Registry):
         :raises LaneStuck: where a thread died, as it may when memory ends; what it ran is free once this process has ended.
         """
         self._check_sweep(lane, limit)
-        once = Once(self._duties(), lane)
+        once = Once(self._duties(), lane, breakers=not raise_errors, force=force)
         self._sweeps.append(once)
         try:
             with self.connections.explained("nothing was swept"):
@@ -161,6 +174,7 @@ class FlagSweep(Desk, Registry):
         finally:
             self._sweeps.remove(once)
         self._deaths.flush()
+        self._outages.flush()
         if raise_errors and once.first_error is not None:
             raise once.first_error
         return +total
@@ -196,6 +210,7 @@ class FlagSweep(Desk, Registry):
         finally:
             self._runner = None
             self._deaths.flush()
+            self._outages.flush()
             self.connections.close_engine()
 
     def stop(self) -> None:
@@ -207,7 +222,13 @@ class FlagSweep(Desk, Registry):
 
     def _duties(self) -> Duties:
         return Duties(
-            self.store, self.settings, self.clock, dict(self._handlers.by_kind), self._on_dead, self._handlers.schedules
+            self.store,
+            self.settings,
+            self.clock,
+            dict(self._handlers.by_kind),
+            self._on_dead,
+            self._handlers.schedules,
+            self._outages.tell,
         )
 
     def _on_dead(self, claimed: Claimed, error: str) -> None:

@@ -83,8 +83,11 @@ class Retry(Outcome):
 
     :param after: seconds, a ``timedelta`` or text such as ``"5m"``; without it the handler's backoff.
     :param reason: kept as the flag's error.
+    :param all: the other flags of its kind, or of its bucket where the kind has ``per``, wait for that long, too: one 429 holds
+        back the others.
     """
 
-    def __init__(self, after: object = None, reason: str = ""):
+    def __init__(self, after: object = None, reason: str = "", *, all: bool = False):
         self.after = after
+        self.all = all
         super().__init__(reason or "asked to be tried again")

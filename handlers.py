@@ -15,6 +15,9 @@ from .adapters.rows import OwnRows
 from .config import Backoff, Clock, Settings
 from .databases.raising import Occurrence, Terms
 from .errors import ConfigError, PayloadError, SignatureError, UnknownKind
+from .gates.budgets import Budget
+from .gates.quiet import Quiet
+from .gates.rates import Rate
 from .models import Raised, SiteVerbs
 from .options import AS_EVER, Options, Raise
 from .payloads import CHUNK, Calls, Item, chunks_of, element, short
@@ -378,6 +381,11 @@ class Registry:
         debounce: object = None,
         longest: object = None,
         replace: bool = True,
+        rate: str | Rate | None = None,
+        budget: str | Budget | None = None,
+        limit: int | None = None,
+        quiet: str | Quiet | None = None,
+        breaker: int | None = 5,
         per: str | None = None,
     ) -> Callable[[Callable[P, R]], Handler[P, R]]: ...
 
@@ -403,6 +411,12 @@ class Registry:
         :param debounce: a flag is due so long after its latest raise ...
         :param longest: ... but at the latest so long after its first.
         :param replace: False: raised again while it waits, a flag keeps the payload and expiry of its first raise.
+        :param rate: how many may start in a time, such as ``"300/m"`` or ``"100/h burst 20"``, over all consumers.
+        :param budget: how many may start in a calendar day of the setting ``timezone``, such as ``"500/d"``.
+        :param limit: how many may run at the same time, over all consumers.
+        :param quiet: hours in which none starts, such as ``"22:00-07:00"``.
+        :param breaker: after so many different flags that failed alike, with no success between, the others wait for their
+            provider; None: they never do.
         :param per: the argument by whose values flags take turns, and for each of which limits hold.
         :raises ConfigError: naming every bad option at once, a second handler of a kind, or a signature that cannot be kept
             by name.

@@ -10,6 +10,9 @@ from typing import Any
 from .config import LONGEST, PRIORITIES, SECOND, Backoff, Problems, check_name, seconds
 from .databases.raising import Terms
 from .errors import ConfigError
+from .gates.budgets import Budget
+from .gates.quiet import Quiet
+from .gates.rates import Rate
 from .payloads import KEY_LIMIT, short
 
 
@@ -38,6 +41,17 @@ def _positive(problems: Problems, value: Any, name: str, kind: str) -> float | N
     if amount == 0:
         problems.found.append(f"{name} of {kind!r} must be longer than 0 seconds: leave it out")
     return amount
+
+
+def _parsed(parse: Callable[[Any, str], Any], name: str) -> dict[str, Any]:
+    return _as(lambda problems, given, kind: None if given is None else problems.take(parse, given, f"{name} of {kind!r}"))
+
+
+def _whole(name: str, most: int) -> dict[str, Any]:
+    def check(problems: Problems, value: Any, kind: str) -> Any:
+        return None if value is None else problems.number(value, f"{name} of {kind!r}", 1, most, whole=True)
+
+    return _as(check)
 
 
 def _duration(name: str) -> dict[str, Any]:
@@ -113,6 +127,30 @@ class Options:
     """Seconds after the first raise, from which on no other puts a debounced flag off any further."""
     replace: bool = True
     """The latest raise's payload and expiry hold; False: those of the first."""
+    rate: Rate | None = field(default=None, metadata=_parsed(Rate.parse, "rate"))
+    """How many may start in a time, whoever runs them."""
+    budget: Budget | None = field(default=None, metadata=_parsed(Budget.parse, "budget"))
+    """How many may start in a calendar day."""
+    limit: int | None = field(
+        default=None,
+        metadata=_as(
+            lambda problems, most, kind: (
+                None if most is None else problems.number(most, f"limit of {kind!r}", 1, 10_000, whole=True)
+            )
+        ),
+    )
+    """How many may run at the same time, whoever runs them."""
+    quiet: Quiet | None = field(default=None, metadata=_parsed(Quiet.parse, "quiet"))
+    """Hours of the day in which none starts."""
+    breaker: int | None = field(
+        default=5,
+        metadata=_as(
+            lambda problems, most, kind: (
+                None if most is None else problems.number(most, f"breaker of {kind!r}", 1, 1000, whole=True)
+            )
+        ),
+    )
+    """After so many different flags that failed alike, with no success between, the kind waits; None: it never does."""
     per: str | None = None
     """The argument by whose values flags take turns, and for each of which limits hold."""
 

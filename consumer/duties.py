@@ -11,6 +11,7 @@ from ..errors import ConfigError
 from ..handlers import Handler, Options
 from ..schedules.declared import Declarations
 from ..sweep.claims import Store
+from ..sweep.lane import OnOutage
 from ..sweep.settler import OnDead
 from .firing import Firing
 
@@ -25,6 +26,7 @@ class Duties:
     :param handlers: by kind, aliases included.
     :param on_dead: called with each flag that died, and why.
     :param schedules: those that code declares.
+    :param on_outage: called with a kind whose provider has gone, or is back.
     """
 
     store: Store
@@ -33,6 +35,7 @@ class Duties:
     handlers: Mapping[str, Handler]
     on_dead: OnDead
     schedules: Declarations
+    on_outage: OnOutage = lambda kind, event, why: None
 
     @property
     def path(self) -> Path | None:

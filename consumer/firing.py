@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from ..config import Clock
 from ..errors import ConfigError
+from ..gates.shut import Shut
 from ..handlers import Handler
 from ..logs import Seldom, printable
-from ..models import Schedule
+from ..models import Gate, Schedule
 from ..payloads import Item
 from ..schedules.book import Book, is_paused, occurrence_of, plan_of
 from ..schedules.catching import due_of
@@ -32,7 +33,6 @@ class Firing:
     """Fire the schedules of a consumer's kinds. Any number of consumers may: each occurrence is fired by one of them.
 
     :param handlers: by kind, aliases included.
-    :param is_open: whether flags of a kind may be raised by their schedule just now: no gate is shut by hand.
     """
 
     def __init__(
@@ -40,13 +40,12 @@ class Firing:
         store: Store,
         handlers: Mapping[str, Handler],
         clock: Clock,
-        is_open: Callable[[str, int], bool] = lambda kind, now: True,
     ):
         self._book = Book(store.connections)
         self._store = store
         self._handlers = handlers
         self._clock = clock
-        self._is_open = is_open
+        self._shut = Shut()
         self._lock = threading.Lock()
         self._pulse: int | None = None
         self._rows: list[Schedule] = []
@@ -87,11 +86,17 @@ class Firing:
             return row.next_at
         return None if row.paused_until is None else max(row.next_at, row.paused_until)
 
+    def _is_open(self, kind: str, now: int) -> bool:
+        """Return whether nobody has paused a kind: what is paused owes nothing meanwhile, and the policy decides later."""
+        handler = self._handlers.get(kind)
+        return handler is None or self._shut.paused(handler.kind, handler.lane, now) is None
+
     def _refresh(self) -> None:
         """Read the schedules again where any was changed."""
         pulse = self._store.pulse()
         if pulse != self._pulse:
             self._rows = self._book.rows(self._store.connections.engine)
+            self._shut = Shut(Gate.select().where(Gate.bucket == "").execute(self._store.connections.engine))
             self._pulse = pulse
             for row in self._rows:
                 self._mend(row)

@@ -15,18 +15,37 @@ from .duties import Duties
 
 
 def make_lanes(
-    duties: Duties, member: Member, stopping: Callable[[], bool], only: str | None = None, flat_out: bool = False
+    duties: Duties,
+    member: Member,
+    stopping: Callable[[], bool],
+    only: str | None = None,
+    flat_out: bool = False,
+    breakers: bool = True,
+    force: bool = False,
 ) -> dict[str, Lane]:
     """Return the lanes that settings and handlers name.
 
     :param stopping: whether the consumer is stopping.
     :param only: this lane alone.
+    :param breakers: whether a kind whose flags fail alike waits for its provider.
+    :param force: sweep what is paused, too.
     :param flat_out: leave the site no share of the writer, and look for own rows every time: for ``sweep()``.
     """
     connections, settings = duties.store.connections, duties.settings
     performer = Performer(duties.store, duties.handlers, duties.clock, stopping)
     pacer = Pacer(settings.writer_share if connections.dialect.one_writer and not flat_out else 1.0, settings.batch)
-    shared = Shared(duties.store, duties.clock, pacer, member, duties.on_dead, thorough=flat_out)
+    shared = Shared(
+        duties.store,
+        duties.clock,
+        pacer,
+        member,
+        duties.on_dead,
+        thorough=flat_out,
+        zone=settings.timezone,
+        breakers=breakers,
+        force=force,
+        on_outage=duties.on_outage,
+    )
     free = free_connections(connections.site)
     most = sys.maxsize if free is None else max(1, free)
     threads, lanes = duties.threads(), {}

@@ -25,13 +25,16 @@ class Once:
     """Sweep lanes one after the other until nothing is due, as ``FlagSweep.sweep`` says.
 
     :param only: this lane alone.
+    :param breakers: whether a kind whose flags fail alike waits for its provider.
+    :param force: sweep what is paused, too.
     """
 
-    def __init__(self, duties: Duties, only: str | None = None):
+    def __init__(self, duties: Duties, only: str | None = None, breakers: bool = True, force: bool = False):
         self.first_error: BaseException | None = None
         """The first error of a handler."""
         self._duties = duties
         self._only = only
+        self._manner: dict[str, bool] = {"flat_out": True, "breakers": breakers, "force": force}
         self._lanes: list[Lane] = []
         self._stopping = False
 
@@ -71,7 +74,7 @@ class Once:
             Rescuer(member, duties.options_of, duties.on_dead).free_the_dead()
             duties.store.release_orphans(duties.clock.now())
             duties.firing().fire()
-            self._lanes = list(make_lanes(duties, member, lambda: self._stopping, self._only, flat_out=True).values())
+            self._lanes = list(make_lanes(duties, member, lambda: self._stopping, self._only, **self._manner).values())
             yield
 
     def _sweep(self, lane: Lane, limit: int | None, progress: Progress | None, before: Counter[str]) -> Counter[str]:

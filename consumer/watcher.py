@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 import time
 from collections import defaultdict
@@ -47,7 +48,8 @@ class Watcher(threading.Thread):
         self._clock = clock
         self._firing = firing
         self._lane_of = {kind: name for name, lane in lanes.items() for kind in lane.kinds}
-        self._kinds = json.dumps(list(self._lane_of))
+        self._kinds: dict[tuple[str, ...], str] = {}
+        """Kinds that are open, as a JSON array."""
         self._version: int | None = None
         self._unlooked = False
         """Whether something has changed since the last look: what was told of is not all that a commit may hold."""
@@ -124,7 +126,8 @@ class Watcher(threading.Thread):
         if (fires_at := self._firing.next_at(now)) is not None:
             next_due = min(next_due, clock + max(0.001, (fires_at - now) / SECOND))
         found = []
-        for kind, priority, earliest in self._store.agenda_of(self._kinds):
+        next_due = min(next_due, self._next_opening(now, clock))
+        for kind, priority, earliest in self._store.agenda_of(self._open_kinds(now)):
             if earliest <= now:
                 found.append((priority, kind))
             else:
@@ -142,6 +145,22 @@ class Watcher(threading.Thread):
         wanted.update(name for name, what in due.items() if not self._lanes[name].claim_at_once(what))
         for name in wanted:
             self._ask(name)
+
+    def _open_kinds(self, now: int) -> str:
+        """Return the kinds that no gate keeps closed, as a JSON array."""
+        kinds = tuple(kind for lane in self._lanes.values() for kind in lane.gates.open(lane.kinds, now))
+        if kinds not in self._kinds:
+            self._kinds = {kinds: json.dumps(sorted(kinds))}
+        return self._kinds[kinds]
+
+    def _next_opening(self, now: int, clock: float) -> float:
+        """Return when the next gate opens by itself, in seconds of the monotonic clock, once all were read that have changed."""
+        times = []
+        for lane in self._lanes.values():
+            lane.gates.refresh()
+            if (opens_at := lane.gates.opens_at(now)) is not None:
+                times.append(clock + max(0.001, (opens_at - now) / SECOND))
+        return min(times, default=math.inf)
 
     def _by_lane(self, due: Iterable[Due]) -> dict[str, list[Due]]:
         """Return what is due of each lane; what has no handler here is nobody's."""

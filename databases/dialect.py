@@ -17,10 +17,11 @@ from .checks import Checks
 from .columns import Columns
 from .counts import Counts
 from .flags import Flags
+from .gates import Gates
 from .tables import Tables
 
 
-class Dialect(Flags, Counts, Checks, Columns, Tables):
+class Dialect(Flags, Counts, Gates, Checks, Columns, Tables):
     """Do what differs between databases. ``db`` is the connection to do it on: the site's or ours."""
 
     name = ""

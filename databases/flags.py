@@ -148,6 +148,10 @@ class Flags(Texts):
         """Claim due flags, the longest due first."""
         raise NotImplementedError
 
+    def claim_these(self, db: Database, ids: Sequence[int], consumer: int, token: int, now: int) -> list[Row]:
+        """Claim those of these flags that wait and that nobody holds."""
+        raise NotImplementedError
+
     def held(self, db: Database, ids: Sequence[int]) -> set[int]:
         """Lock these flags for the open transaction; return those that somebody else's transaction holds just now."""
         return set()

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..adapters.rows import OwnRows
+from ..config import SECOND
 from ..databases.pacer import Pacer
+from ..handlers import Handler
 from .claims import Claimed, Store, new_token
 from .demand import HUNGRY, SATED, WHEN_FREE
 from .discovery import Discovery
+from .gatekeeper import Gatekeeper
 from .member import Member
 from .parts import Parts
 from .threads import Pool
+
+PROMPT = SECOND // 20
+"""Microseconds of a rate's tokens that are claimed ahead, where threads are not free."""
 
 Due = tuple[int, str]
 """Priority and kind of flags that are due."""
@@ -20,15 +26,25 @@ Due = tuple[int, str]
 class Claimer:
     """Claim flags of one lane, the most urgent first, and no more than its threads will soon have begun.
 
-    :param kinds: the lane's kinds, aliases included.
+    :param handlers: by kind, aliases included.
     """
 
     def __init__(
-        self, kinds: Iterable[str], store: Store, pool: Pool, pacer: Pacer, member: Member, parts: Parts, discovery: Discovery
+        self,
+        handlers: Mapping[str, Handler],
+        store: Store,
+        pool: Pool,
+        pacer: Pacer,
+        member: Member,
+        parts: Parts,
+        discovery: Discovery,
+        gates: Gatekeeper,
     ):
         self.left: int | None = None
         """How many flags may still be claimed; None: however many."""
-        self._kinds = list(kinds)
+        self._handlers = handlers
+        self._kinds = list(handlers)
+        self._gates = gates
         self._store = store
         self._connections = store.connections
         self._pool = pool
@@ -57,8 +73,10 @@ class Claimer:
         """Return what is due, the most urgent first; kinds of one priority take turns at being first."""
         self._hints = set()  # This look sees what they told of.
         self._kinds = self._kinds[1:] + self._kinds[:1]
-        due = [(priority, kind) for kind, priority, earliest in self._store.agenda(self._kinds) if earliest <= now]
-        return most_urgent_first(due)
+        self._gates.refresh()
+        open_kinds = self._gates.open(self._kinds, now)
+        agenda = self._store.agenda(open_kinds) if open_kinds else []
+        return most_urgent_first((priority, kind) for kind, priority, earliest in agenda if earliest <= now)
 
     def claim(self, due: Sequence[Due], now: int, most: int | None = None) -> list[Claimed]:
         """Take what there is room for, within a ``write``.
@@ -67,6 +85,7 @@ class Claimer:
         """
         claimed: list[Claimed] = []
         limits = [limit for limit in (self._pacer.batch, self.left, most) if limit is not None]
+        due = [each for each in due if self._gates.closing(each[1], now) is None]
         for index, (priority, kind) in enumerate(due):
             peers = sum(1 for p, _ in due[index:] if p == priority)
             room = min(self._pool.room(kind), *limits) - len(claimed)
@@ -75,6 +94,8 @@ class Claimer:
                 taken = self._take(kind, priority, share, now)
                 claimed += taken
                 more = HUNGRY if len(taken) == share else SATED
+                if not taken and self._gates.closing(kind, now) is None and self._gates.is_gated(kind):
+                    more = WHEN_FREE  # It waits for a thread that is free at once.
             else:
                 more = WHEN_FREE
             self._pool.demand.want(more)
@@ -84,11 +105,33 @@ class Claimer:
         """Claim flags of one sort; of a turn that is taken part by part, a sort that cannot be claimed is left out."""
         self._in_doubt.append(token := new_token())
         with self._parts.part(f"flags of {kind} cannot be claimed") as part:
-            taken = self._store.claim(kind, priority, limit, self._member.id, now, token)
+            taken = self._claim(kind, priority, limit, now, token)
             if self._discovery.has_rows:
                 taken = self._without_held(taken, now)
                 self._lower_early(taken)
         return [] if part.failed else taken
+
+    def _claim(self, kind: str, priority: int, limit: int, now: int, token: int) -> list[Claimed]:
+        """Claim flags of one sort, no more of them than their gate lets through."""
+        gates, id = self._gates, self._member.id
+        if not gates.is_gated(kind):
+            return self._store.claim(kind, priority, limit, id, now, token)
+        grant = gates.enter(kind, self._promptly(kind, limit), self._pool.size, id, now)
+        if grant is None:
+            return []
+        if grant.probe is not None:
+            taken = self._store.claim_these(kind, gates.choose(grant, kind, priority, now), id, now, token)
+        else:
+            taken = self._store.claim(kind, priority, grant.count, id, now, token)
+        gates.leave(grant, taken, now)
+        return taken
+
+    def _promptly(self, kind: str, limit: int) -> int:
+        """Return how many flags of a kind may be claimed that has a rate: what would not start at once would start too late."""
+        rate = self._handlers[kind].options.rate
+        if rate is None:
+            return limit
+        return min(limit, max(self._pool.free_threads(), rate.count * PROMPT // rate.period))
 
     def _without_held(self, claimed: list[Claimed], now: int) -> list[Claimed]:
         """Give back flags whose column comes down before and whose row somebody holds: they are asked for again in a second."""

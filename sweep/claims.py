@@ -16,7 +16,7 @@ from ..databases.flags import Rare
 from ..databases.pages import Pages
 from ..databases.schema import Schema
 from ..errors import ClaimLost
-from ..models import Consumer, Flag, Pulse, found
+from ..models import Consumer, Flag, found
 
 CRASHES = 3
 """A flag that has crashed the process this often is dead."""
@@ -30,7 +30,7 @@ class Claimed:
 
     __slots__ = (
         *("attempts", "began", "consumer", "cursor", "due_at", "id", "key", "kind", "payload", "raises", "rare", "row"),
-        *("suspect", "token", "trouble"),
+        *("suspect", "taken_at", "token", "trouble"),
     )
 
     def __init__(self, kind: str, token: int, row: Sequence[Any], consumer: int = 0):
@@ -39,6 +39,8 @@ class Claimed:
         self.consumer = consumer
         """The id under which it was claimed: what a consumer claimed under an id before is not its own any more."""
         self.row: Any = None
+        self.taken_at: float | None = None
+        """When it took of its kind's rate, in seconds of the system's monotonic clock."""
         self.began = 0.0
         """When its handler began, in seconds of the system's monotonic clock."""
         self.trouble: BaseException | None = None
@@ -88,7 +90,7 @@ class Store:
 
     def pulse(self) -> int:
         """Return a number that differs once schedules or gates were changed."""
-        return next(iter(Pulse.select(Pulse.number).tuples().execute(self._engine)), (0,))[0]
+        return self._dialect.pulse(self._engine)
 
     def waiting_kinds(self) -> list[str]:
         """Return the kinds of which flags wait, without reading the flags."""
@@ -99,6 +101,11 @@ class Store:
         """Take up to ``limit`` due flags of one kind and priority, the longest due first, within a ``write``."""
         token = new_token() if token is None else token
         rows = self._dialect.claim(self._engine, kind, priority, limit, consumer, token, now)
+        return [Claimed(kind, token, row, consumer) for row in rows]
+
+    def claim_these(self, kind: str, ids: Sequence[int], consumer: int, now: int, token: int) -> list[Claimed]:
+        """Take these flags of one kind where they still wait, within a ``write``."""
+        rows = self._dialect.claim_these(self._engine, ids, consumer, token, now)
         return [Claimed(kind, token, row, consumer) for row in rows]
 
     def held(self, ids: Sequence[int]) -> set[int]:

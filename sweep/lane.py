@@ -9,8 +9,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from ..config import Clock
+from ..config import SECOND, Clock
 from ..databases.pacer import Pacer
 from ..handlers import Handler
 from ..models import AWAY
@@ -18,14 +19,18 @@ from .claimer import Claimer, Due, most_urgent_first
 from .claims import Claimed, Store
 from .demand import SATED
 from .discovery import Discovery, Found
+from .gatekeeper import Gatekeeper
 from .member import Member
-from .outcomes import EXPIRED, NOT_STARTED
+from .outcomes import DONE, EXPIRED, NOT_STARTED
 from .parts import HELD, Parts
 from .settler import Done, News, OnDead, Settled, Settler
+from .slots import Slots
 from .tally import Tally
 from .threads import Pool
 
 log = logging.getLogger("flagsweep")
+
+OnOutage = Callable[[str, str, str], Any]
 
 OUTCOMES = ("lowered", "again", "snoozed", "discarded", "expired", "dead", "released", "lost")
 """What a sweep counts. ``again``: failed or raised anew while it ran; ``lost``: no longer ours when its handler was done."""
@@ -37,6 +42,10 @@ class Shared:
 
     :param on_dead: called with each flag that died, and why.
     :param thorough: look for own rows every time and keep the first error, as ``sweep()`` does.
+    :param zone: that of quiet hours and budgets.
+    :param breakers: whether a kind whose flags fail alike waits for its provider.
+    :param force: sweep what is paused, too.
+    :param on_outage: called with a kind, ``began`` or ``ended``, and why.
     """
 
     store: Store
@@ -45,6 +54,10 @@ class Shared:
     member: Member
     on_dead: OnDead
     thorough: bool = True
+    zone: str = "UTC"
+    breakers: bool = True
+    force: bool = False
+    on_outage: OnOutage = lambda kind, event, why: None
 
 
 @dataclass
@@ -94,7 +107,10 @@ class Lane:
         self._strays: set[int] = set()
         self._parts = Parts(self._connections)
         self.discovery = Discovery(handlers, self._store, self._clock, self._pacer, self._parts, shared.thorough)
-        self.claimer = Claimer(handlers, self._store, pool, self._pacer, self._member, self._parts, self.discovery)
+        self.gates = Gatekeeper(name, handlers, self._store, shared.zone, shared.breakers, shared.force, shared.on_outage)
+        limited = {kind: each.kind for kind, each in handlers.items() if each.options.limit is not None}
+        pool.slots = Slots(limited, self.gates.slots)
+        self.claimer = Claimer(handlers, self._store, pool, self._pacer, self._member, self._parts, self.discovery, self.gates)
         self.settler = Settler(handlers, self._store, self._parts, self.discovery, shared.on_dead, shared.thorough)
 
     # What others ask.
@@ -209,7 +225,9 @@ class Lane:
                 began = time.monotonic()
                 claimed = self.claimer.claim(due, self._clock.now(), self.pool.size)
             self.claimer.committed(len(claimed))
+            self.gates.committed()
         except Exception as error:
+            self.gates.rolled_back()
             log.debug("lane %s could not claim at once: %s", self.name, error)
             return []
         self._pacer.ended(began, len(claimed))
@@ -249,12 +267,13 @@ class Lane:
                 looks = not fresh and self._wants_more()  # What is still held must not keep a lane from looking.
                 hinted = self.claimer.hinted() if looks else []
                 due = hinted or (self.claimer.due(now) if looks else [])
-                if not (outcomes or recalled or found or due or self.claimer.in_doubt):
+                if not (outcomes or recalled or found or due or self.claimer.in_doubt or self.gates.has_notes):
                     return False
                 done = self._write(Turn(now, outcomes, recalled, found, due))
             except BaseException:
                 self.pool.put_back(outcomes)
                 self.pool.give(recalled)
+                self.gates.rolled_back()
                 raise
             self.pool.give(done.claimed)
             total.update(done.counts)
@@ -272,12 +291,16 @@ class Lane:
             outcomes, held = self.settler.free_to_settle(turn.outcomes)
             settled = self.settler.settle(outcomes, turn.now)
             settled.counts["released"] += self._store.give_back(turn.recalled, turn.now)
+            self._note(outcomes, turn)
+            settled.news += self.gates.write(turn.now)
             discovered = sum(self.discovery.turn_into_flags(handler, rows, turn.now) for handler, rows in turn.found)
             due = turn.due
             if self._wants_more() and (outcomes or turn.found):
                 due = self.claimer.due(turn.now)
             claimed = self.claimer.claim(due, turn.now)
+            self.gates.free(self.pool.slots.in_hand + _in_hand(claimed, self.pool.slots), self._member.id)
             tally = self._count(outcomes, settled, turn.now)
+        self.gates.committed()
         # Only now: a commit whose answer was lost may have taken place. Then flags are claimed that nobody would ever run.
         self.claimer.committed(len(claimed))
         self.settler.keep(held)
@@ -285,6 +308,23 @@ class Lane:
             self.pool.learn(kind, ran, spent)
         self._pacer.ended(began, len(outcomes) + len(claimed) + discovered)
         return Written(settled.counts, claimed, discovered, settled.news)
+
+    def _note(self, outcomes: list[Done], turn: Turn) -> None:
+        """Have the gates know what flags tell of them."""
+        heard = self.gates.heard() | {claimed.kind for claimed, outcome, _ in outcomes if outcome.fingerprint is not None}
+        for claimed, outcome, _ in outcomes:
+            if outcome.counted == DONE.counted and outcome is not NOT_STARTED:
+                if claimed.kind in heard:
+                    self.gates.ended(claimed, None)
+            elif outcome.fingerprint is not None:
+                self.gates.ended(claimed, outcome.fingerprint)
+            elif outcome is NOT_STARTED or outcome is EXPIRED:
+                self.gates.returned([claimed], turn.now)
+            elif outcome.closes and outcome.after is not None:
+                self.gates.waits(claimed, turn.now + int(outcome.after * SECOND), f"a handler asked for it: {outcome.error}")
+            elif outcome.counted != "failed":
+                self.gates.unanswered(claimed)
+        self.gates.returned(turn.recalled, turn.now)
 
     def _count(self, outcomes: list[Done], settled: Settled, now: int) -> Tally:
         """Count what was settled, within the same transaction and last in it: nobody waits long for what it holds."""
@@ -306,7 +346,10 @@ class Lane:
         consumer for dead, so whatever its threads have is given back here.
         """
         before, self._claims_under = self._claims_under, self._member.id
-        return self.pool.recall() if self.stopping or before != self._claims_under else []
+        if self.stopping or before != self._claims_under:
+            return self.pool.recall()
+        shut, self.gates.shut_now = self.gates.shut_now, set()
+        return self.pool.recall({kind for kind, each in self.handlers.items() if each.kind in shut}) if shut else []
 
     def _wants_more(self) -> bool:
         wants = not self.stopping and self.claimer.left != 0
@@ -315,6 +358,10 @@ class Lane:
 
     def _may_claim(self) -> bool:
         return self._member.may_claim(self.name)
+
+
+def _in_hand(claimed: list[Claimed], slots: Slots) -> Counter[str]:
+    return Counter(slots.names[each.kind] for each in claimed if each.kind in slots.names)
 
 
 def group_of(lane: str, kinds: Iterable[str]) -> str:

@@ -30,6 +30,9 @@ class Outcome:
     error: str | None = None
     """What is told of an attempt that failed."""
     exception: BaseException | None = None
+    fingerprint: str | None = None
+    closes = False
+    after: float | None = None
 
     def lowers(self, handler: Handler) -> bool:
         """Return whether the flag comes down."""
@@ -82,12 +85,16 @@ class Failed(Outcome):
     """The attempt failed.
 
     :param after: seconds until the next, instead of the handler's backoff.
+    :param closes: all other flags of its kind, or its bucket, wait for that long, too.
+    :param fingerprint: what tells failures of one cause from others; None: it says nothing of the kind's provider.
     """
 
     error: str
     exception: BaseException
     after: float | None = None
     final: bool = False
+    closes: bool = False
+    fingerprint: str | None = None
     counted = "failed"
 
     def step(self, handler: Handler, claimed: Claimed, now: int) -> Step:

@@ -17,6 +17,7 @@ from ..config import Clock, seconds
 from ..databases.errors import DATABASE_ERRORS
 from ..databases.flags import Damaged
 from ..errors import Discard, Retry, Snooze
+from ..gates.fingerprint import fingerprint
 from ..handlers import Handler
 from ..logs import clean, describe, headline
 from .atomic import guarded, kept_open, leaked, unmasked
@@ -137,12 +138,22 @@ class Performer:
             if isinstance(error, Discard):
                 return Discarded(clean(str(error)))
             if isinstance(error, Retry):
-                return Failed(clean(str(error)), error, None if error.after is None else seconds(error.after, "Retry(after)"))
+                return self._asked_again(handler, error)
         except BaseException as bad:  # A bad duration, or a reason that has no text.
             error = bad
         if isinstance(error, handler.options.discard_on):
             return Discarded(headline(describe(error)))
-        return Failed(describe(error), error, final=not isinstance(error, handler.options.retry_on))
+        return Failed(
+            describe(error), error, final=not isinstance(error, handler.options.retry_on), fingerprint=fingerprint(error)
+        )
+
+    def _asked_again(self, handler: Handler, error: Retry) -> Failed:
+        """Return the outcome of a handler that asked to be tried again; one with a wait of its own says nothing of others."""
+        if error.after is None:
+            after = handler.options.backoff.delay(1) if error.all else None
+            alike = None if error.all else fingerprint(error)
+            return Failed(clean(str(error)), error, after, closes=error.all, fingerprint=alike)
+        return Failed(clean(str(error)), error, seconds(error.after, "Retry(after)"), closes=error.all)
 
 
 def _refuse_unrun(result: Any) -> None:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Collection
 from contextlib import suppress
 from queue import SimpleQueue
 
@@ -17,6 +18,7 @@ from .demand import HUNGRY, WHEN_FREE, Demand
 from .member import Member
 from .outcomes import NOT_STARTED, Outcome
 from .perform import Performer
+from .slots import Slots
 
 log = logging.getLogger("flagsweep")
 
@@ -36,6 +38,9 @@ class Pool:
     """Seconds of work that need no second thread."""
     START = 10.0
     """Seconds after which a thread will not start any more: where memory ends within a new one, Python waits for it for ever."""
+
+    LATE = 0.1
+    """Seconds after which a flag that took of a rate and has not begun is given back: it would come beside those of later."""
 
     def __init__(self, name: str, threads: int, performer: Performer, member: Member):
         self.name = name
@@ -62,8 +67,14 @@ class Pool:
         self._starting: float | None = None
         self._lacking = Seldom()
         self._closed = False
+        self.slots = Slots({}, {})
+        """The limits of kinds within this consumer."""
 
     # For the sweep.
+
+    def free_threads(self) -> int:
+        """Return how many threads have nothing to do, and nothing that they would take next."""
+        return self.size - len(self.running) - len(self._todo)
 
     def room(self, kind: str) -> int:
         """Return how many flags of a kind would be started within ``AHEAD``; its pace unknown: how many threads are free."""
@@ -74,6 +85,7 @@ class Pool:
     def give(self, flags: list[Claimed]) -> None:
         """Hand over claimed flags."""
         self.outstanding += len(flags)
+        self.slots.count(flags, 1)
         self._todo.extend(flags)
         self._low_water = len(self._todo) // 2
         if flags and not self._inline:
@@ -92,20 +104,27 @@ class Pool:
                 done.append(self._done.popleft())
         self._asked = False
         self.outstanding -= len(done)
+        self.slots.count((claimed for claimed, *_ in done), -1)
         return done
 
     def put_back(self, done: list[tuple[Claimed, Outcome, float]]) -> None:
         """Keep outcomes that could not be settled now."""
         self._done.extendleft(reversed(done))
         self.outstanding += len(done)
+        self.slots.count((claimed for claimed, *_ in done), 1)
 
-    def recall(self) -> list[Claimed]:
-        """Return what was given and not started."""
-        flags = []
+    def recall(self, kinds: Collection[str] | None = None) -> list[Claimed]:
+        """Return what was given and not started; the flags of these kinds alone, or all."""
+        flags, kept = self.slots.recall(), []
         with suppress(IndexError):
             while True:
                 flags.append(self._todo.pop() if self._todo else self._parked.pop())
+        if kinds is not None:
+            kept = [claimed for claimed in reversed(flags) if claimed.kind not in kinds]
+            flags = [claimed for claimed in flags if claimed.kind in kinds]
+            self._todo.extend(kept)
         self.outstanding -= len(flags)
+        self.slots.count(flags, -1)
         return flags
 
     def has_done(self) -> bool:
@@ -116,7 +135,8 @@ class Pool:
         """Return the claims of the flags it has; one that a thread takes at this instant may be missing."""
         running = [claimed for claimed, _ in list(self.running.values())]
         done = [claimed for claimed, *_ in self._done.copy()]
-        return {claimed.token for claimed in (*self._todo.copy(), *self._parked.copy(), *running, *done)}
+        waiting = (*self._todo.copy(), *self._parked.copy(), *self.slots.waiting())
+        return {claimed.token for claimed in (*waiting, *running, *done)}
 
     def learn(self, kind: str, count: int, spent: float) -> None:
         """Take note of how long flags of a kind took: a moving average, ever slow to forget and at least a microsecond."""
@@ -252,10 +272,17 @@ class Pool:
                 del runs[claimed.id]
                 self._parked.append(claimed)
                 continue
+            if (limited := claimed.kind in self.slots.names) and not self.slots.begin(claimed):
+                del runs[claimed.id]
+                if claimed.suspect:
+                    self._performer.alone.release()
+                continue
             running[me] = (claimed, began)
             claimed.began = began
             outcome = self._one(claimed, slot) if not claimed.suspect else self._alone(claimed, slot)
             del runs[claimed.id]
+            if limited and (next_one := self.slots.end(claimed)) is not None:
+                todo.appendleft(next_one)
             ended = time.monotonic()
             if not done:
                 self._first_done = ended
@@ -288,6 +315,8 @@ class Pool:
 
     def _one(self, claimed: Claimed, slot: int | None) -> Outcome:
         if claimed.consumer != self._member.id:  # Its claim was given back just as this thread took it.
+            return NOT_STARTED
+        if claimed.taken_at is not None and time.monotonic() - claimed.taken_at > self.LATE:
             return NOT_STARTED
         box = self._member.box
         if slot is None or box is None:

@@ -39,6 +39,7 @@ FIND_DUE = f"""
 SELECT {CLAIMED} FROM flagsweep_flag
 WHERE state = 'waiting' AND kind = ? AND priority = ? AND due_at <= ? ORDER BY due_at, id LIMIT ? FOR UPDATE SKIP LOCKED
 """
+FIND_THESE = f"SELECT {CLAIMED} FROM flagsweep_flag WHERE id IN ? AND state = 'waiting' FOR UPDATE SKIP LOCKED"
 CLAIM = """
 UPDATE flagsweep_flag SET state = 'claimed', claim_token = ?, claimed_by = ?, claimed_at = ?, claimed_generation = generation
 WHERE id IN ?
@@ -67,8 +68,13 @@ class MysqlFlags(Server):
             sql = sql.replace("UPDATE flagsweep_flag", "UPDATE flagsweep_flag FORCE INDEX (PRIMARY)")
         return quoted(super().native(sql))
 
+    making = "INSERT IGNORE INTO flagsweep_gate (sort, name, bucket) VALUES ('kind', ?, ?)"
+
     def encoded(self, text: str) -> Any:
         return text.encode()
+
+    def encoded_name(self, name: str) -> Any:
+        return name.encode()
 
     def listed(self, values: Sequence[int]) -> Any:
         return tuple(values) or (-1,)
@@ -116,6 +122,13 @@ class MysqlFlags(Server):
 
     def claim(self, db: Database, kind: str, priority: int, limit: int, consumer: int, token: int, now: int) -> list[Row]:
         found = db.execute_sql(self.sql[FIND_DUE], (kind.encode(), priority, now, limit)).fetchall()
+        return self._claim(db, found, consumer, token, now)
+
+    def claim_these(self, db: Database, ids: Sequence[int], consumer: int, token: int, now: int) -> list[Row]:
+        found = db.execute_sql(self.sql[FIND_THESE], (self.listed(ids),)).fetchall()
+        return self._claim(db, found, consumer, token, now)
+
+    def _claim(self, db: Database, found: Sequence[Any], consumer: int, token: int, now: int) -> list[Row]:
         if found:
             db.execute_sql(self.sql[CLAIM], (token, consumer, now, tuple(row[1] for row in found)))
         return self.rows(found)

@@ -68,6 +68,14 @@ SET state = 'claimed', claim_token = %s, claimed_by = %s, claimed_at = %s, claim
 FROM due WHERE id = due_id
 RETURNING {CLAIMED}
 """
+CLAIM_THESE = f"""
+WITH due AS MATERIALIZED (
+  SELECT id AS due_id FROM flagsweep_flag WHERE id = ANY(%s) AND state = 'waiting' FOR UPDATE SKIP LOCKED)
+UPDATE flagsweep_flag AS flag
+SET state = 'claimed', claim_token = %s, claimed_by = %s, claimed_at = %s, claimed_generation = flag.generation
+FROM due WHERE id = due_id
+RETURNING {CLAIMED}
+"""
 DISCOVER = """
 INSERT INTO flagsweep_flag (kind, key, payload, priority, due_at, raised_at)
 SELECT %s, key, payload, %s, %s, %s FROM unnest(%s::text[], %s::text[]) AS item (key, payload) ORDER BY key COLLATE "C"
@@ -130,6 +138,9 @@ class PostgresqlFlags(Server):
         self, db: Database, kind: str, priority: int, low: int, limit: int, consumer: int, token: int, now: int
     ) -> list[Any]:
         return db.execute_sql(CLAIM, (kind, priority, low, now, limit, token, consumer, now)).fetchall()
+
+    def claim_these(self, db: Database, ids: Sequence[int], consumer: int, token: int, now: int) -> list[Row]:
+        return self.rows(db.execute_sql(CLAIM_THESE, (list(ids), token, consumer, now)).fetchall())
 
     def settling(self, named: dict[str, Any]) -> Statement:
         return Statement(self.sql[SETTLE], self.settle_arguments(named))

@@ -32,6 +32,11 @@ class Native(Dialect):
         super().__init__(notify)
         self.sql = Translated(self.native)
 
+    skips_locked = " FOR UPDATE SKIP LOCKED"
+
+    def own(self, sql: str) -> str:
+        return self.sql[sql]
+
     def native(self, sql: str) -> str:
         """Return a statement as the driver takes it.
 

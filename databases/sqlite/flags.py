@@ -118,6 +118,11 @@ CLAIMED_IDS = f"SELECT id {CLAIMED}"
 
 CLAIM_FEW = f"{CLAIM} RETURNING {ROW}"
 
+CLAIM_THESE = """
+UPDATE flagsweep_flag SET state = 'claimed', claim_token = ?, claimed_by = ?, claimed_at = ?, claimed_generation = generation
+WHERE id IN (SELECT value FROM json_each(?)) AND +state = 'waiting'
+"""
+
 CLAIMED_ROW = "SELECT " + ROW + " FROM flagsweep_flag WHERE id = ?"
 
 MINE = "id IN (SELECT value FROM json_each(?)) AND claim_token = ?"
@@ -213,6 +218,14 @@ class SqliteFlags(Dialect):
         if limit <= FEW and (rows := self._claim_few(db, token, consumer, now, kind, priority, now, limit)) is not None:
             return rows
         db.execute_sql(CLAIM, (token, consumer, now, kind, priority, now, limit))
+        return self._claimed(db, consumer, token)
+
+    def claim_these(self, db: Database, ids: Sequence[int], consumer: int, token: int, now: int) -> list[Row]:
+        db.execute_sql(CLAIM_THESE, (token, consumer, now, json.dumps(ids)))
+        return self._claimed(db, consumer, token)
+
+    def _claimed(self, db: Database, consumer: int, token: int) -> list[Row]:
+        """Return what a claim has taken, the longest due first."""
         try:
             rows = json.loads(db.execute_sql(CLAIMED_ROWS, (consumer, token)).fetchone()[0])
         except UNREADABLE:

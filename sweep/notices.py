@@ -1,4 +1,4 @@
-"""Telling the site which flags died."""
+"""Telling the site what has happened: which flags died, whose provider has gone."""
 
 from __future__ import annotations
 
@@ -14,27 +14,31 @@ log = logging.getLogger("flagsweep")
 OnDead = Callable[[str, str, Any, str], Any]
 
 
-class DeathNotices:
-    """Tell the site of each death in a thread of its own, so that a slow listener holds nothing up."""
+class Notices:
+    """Tell the site in a thread of its own, so that a slow listener holds nothing up.
 
-    def __init__(self) -> None:
-        self.listeners: list[OnDead] = []
+    :param to: the name of what takes listeners.
+    """
+
+    def __init__(self, to: str) -> None:
+        self.listeners: list[Callable[..., Any]] = []
+        self._to = to
         self._queue: SimpleQueue[tuple] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
-    def tell(self, *death: Any) -> None:
-        """Have every listener called with this death."""
+    def tell(self, *news: Any) -> None:
+        """Have every listener called with this."""
         if not self.listeners:
             return
-        self._queue.put(death)
+        self._queue.put(news)
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="flagsweep-deaths", daemon=True)
+                self._thread = threading.Thread(target=self._run, name=f"flagsweep-{self._to}", daemon=True)
                 self._thread.start()
 
     def flush(self, timeout: float = 10.0) -> None:
-        """Wait until all that died so far has been told, at most ``timeout`` seconds."""
+        """Wait until all that has happened so far has been told, at most ``timeout`` seconds."""
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             self._queue.put(())  # No need to wait for more.
@@ -42,10 +46,10 @@ class DeathNotices:
 
     def _run(self) -> None:
         while True:
-            death: tuple = ()
+            news: tuple = ()
             with suppress(Empty):
-                death = self._queue.get(timeout=0.2)
-            if not death:
+                news = self._queue.get(timeout=0.2)
+            if not news:
                 with self._lock:
                     if self._queue.empty():
                         self._thread = None
@@ -53,6 +57,6 @@ class DeathNotices:
                 continue
             for listener in self.listeners:
                 try:
-                    listener(*death)
-                except BaseException:  # SystemExit, too: the thread must live for the next death.
-                    log.exception("a function given to on_dead failed for a dead flag of %s", death[0])
+                    listener(*news)
+                except BaseException:  # SystemExit, too: the thread must live for the next.
+                    log.exception("a function given to %s failed for %s", self._to, news[0])

@@ -1,0 +1,86 @@
+"""Gates: the statements about pauses, limits and the slots that consumers hold, one text for all databases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from peewee import Database
+
+TAKEN = ("taken", "day", "used", "closed_until", "paused_at", "paused_until", "breaker")
+"""What a claim reads of a gate."""
+
+LOCK = f"SELECT {', '.join(TAKEN)} FROM flagsweep_gate WHERE sort = 'kind' AND name = ? AND bucket = ?"
+PULSE = "SELECT number FROM flagsweep_pulse"
+OTHERS = """
+SELECT coalesce(sum(hold.slots), 0) FROM flagsweep_hold AS hold JOIN flagsweep_consumer AS consumer ON consumer.id = hold.consumer
+WHERE hold.kind = ? AND hold.consumer <> ?
+"""
+UNHOLD = "DELETE FROM flagsweep_hold WHERE kind = ? AND consumer = ?"
+HOLD = "INSERT INTO flagsweep_hold (kind, consumer, slots) VALUES (?, ?, ?)"
+ORPHANED = "DELETE FROM flagsweep_hold WHERE consumer NOT IN (SELECT id FROM flagsweep_consumer)"
+CANDIDATES = """
+SELECT id, attempts FROM flagsweep_flag WHERE state = 'waiting' AND kind = ? AND priority = ? AND due_at <= ?
+ORDER BY due_at, id LIMIT ?
+"""
+
+
+class Gates:
+    """Read and write gates, within a transaction of ours."""
+
+    skips_locked = ""
+    """What a question ends with that locks what it finds, and leaves out what somebody else's transaction holds."""
+    making = "INSERT INTO flagsweep_gate (sort, name, bucket) VALUES ('kind', ?, ?) ON CONFLICT (sort, name, bucket) DO NOTHING"
+    """Makes a gate where there is none."""
+
+    def own(self, sql: str) -> str:
+        """Return a common text, with ``?`` for a parameter, as this database's driver takes it."""
+        return sql
+
+    def encoded_name(self, name: str) -> Any:
+        """Return a kind's or bucket's name as its column takes it."""
+        return name
+
+    def pulse(self, db: Database) -> int:
+        """Return a number that differs once schedules or gates were changed."""
+        rows = db.execute_sql(self.own(PULSE)).fetchall()
+        return rows[0][0] if rows else 0
+
+    def lock_gate(self, db: Database, name: str, bucket: str) -> dict[str, Any] | None:
+        """Lock a kind's gate, making it where there is none; return what a claim reads of it, or None where somebody holds it."""
+        which = (self.encoded_name(name), self.encoded_name(bucket))
+        for _ in range(2):
+            rows = db.execute_sql(self.own(LOCK + self.skips_locked), which).fetchall()
+            if rows:
+                return dict(zip(TAKEN, rows[0], strict=True))
+            if db.execute_sql(self.own(LOCK), which).fetchall():
+                return None
+            db.execute_sql(self.own(self.making), which)
+        return None
+
+    def set_gate(self, db: Database, name: str, bucket: str, values: Mapping[str, Any]) -> None:
+        """Set columns of a kind's gate, which is locked."""
+        sets = ", ".join(f"{column} = ?" for column in values)
+        which = (self.encoded_name(name), self.encoded_name(bucket))
+        sql = f"UPDATE flagsweep_gate SET {sets} WHERE sort = 'kind' AND name = ? AND bucket = ?"
+        db.execute_sql(self.own(sql), (*values.values(), *which))
+
+    def held_by_others(self, db: Database, kind: str, consumer: int) -> int:
+        """Return how many flags of a kind other consumers that are entered may run."""
+        return int(db.execute_sql(self.own(OTHERS), (self.encoded_name(kind), consumer)).fetchone()[0])
+
+    def hold(self, db: Database, kind: str, consumer: int, slots: int) -> None:
+        """Take note of how many flags of a kind a consumer may run; 0: it runs none."""
+        name = self.encoded_name(kind)
+        db.execute_sql(self.own(UNHOLD), (name, consumer))
+        if slots:
+            db.execute_sql(self.own(HOLD), (name, consumer, slots))
+
+    def forget_holds(self, db: Database) -> None:
+        """Forget what consumers held that are gone."""
+        db.execute_sql(self.own(ORPHANED))
+
+    def candidates(self, db: Database, kind: str, priority: int, now: int, most: int) -> list[tuple[int, int]]:
+        """Return (id, attempts) of due flags, the longest due first."""
+        parameters = (self.encoded_name(kind), priority, now, most)
+        return db.execute_sql(self.own(CANDIDATES), parameters).fetchall()

@@ -1,0 +1,411 @@
+"""The gatekeeper of a lane: which kinds may be claimed just now, and how many flags of each.
+
+What is true stands in rows: it is read again where the pulse says so, and what a claim takes of a limit is taken from the
+locked row, in the claim's own transaction. What is remembered here only spares looks: when a kind is worth asking for again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from ..config import SECOND
+from ..gates import breaker
+from ..gates.breaker import Breaker, Probe
+from ..gates.shut import FOREVER, Closing, Shut
+from ..handlers import Handler
+from ..logs import printable
+from ..models import Gate
+from ..schedules.book import bump
+from .claims import Claimed, Store
+
+log = logging.getLogger("flagsweep")
+
+LOOK = 500
+"""Due flags among which a probe is chosen."""
+
+HELD = SECOND
+"""Microseconds after which a gate is asked again that somebody else held, or whose slots others had."""
+
+
+FRESH = Breaker()
+
+
+@dataclass
+class Grant:
+    """Say how many flags of a kind may be claimed, and what is written once it is known how many were."""
+
+    name: str
+    bucket: str
+    count: int
+    row: dict[str, Any]
+    probe: Probe | None = None
+    state: Breaker = field(default_factory=Breaker)
+
+
+@dataclass
+class Note:
+    """Keep what flags of a kind tell of its gate until its row can be locked.
+
+    :param ended: (flag, fingerprint or None for a success, attempts before).
+    :param unanswered: flags that tell nothing, and were charged nothing.
+    :param returned: how many were given back unstarted, by the day on which they were claimed.
+    :param closed: until when all others wait, in microseconds UTC, and why, by bucket.
+    """
+
+    ended: list[tuple[int, str | None, int]] = field(default_factory=list)
+    unanswered: list[int] = field(default_factory=list)
+    returned: Counter[int] = field(default_factory=Counter)
+    closed: dict[str, Closing] = field(default_factory=dict)
+
+
+class Gatekeeper:
+    """Keep the gates of one lane.
+
+    :param handlers: by kind, aliases included; these share the gate of their handler's kind.
+    :param zone: that of quiet hours and budgets which name none.
+    :param breakers: whether a kind whose flags fail alike waits: not in tests, which must see each fail.
+    :param force: whether what is paused is swept all the same.
+    :param on_outage: told of a kind whose provider has gone, or is back.
+    """
+
+    def __init__(
+        self,
+        lane: str,
+        handlers: Mapping[str, Handler],
+        store: Store,
+        zone: str = "UTC",
+        breakers: bool = True,
+        force: bool = False,
+        on_outage: Callable[[str, str, str], Any] = lambda kind, event, why: None,
+    ):
+        self.shut_now: set[str] = set()
+        """Kinds that were shut since the last turn: what of them has not started is given back."""
+        self.slots: dict[str, int] = {}
+        """How many flags of a kind may run here at the same time, where that is limited."""
+        self._lane = lane
+        self._handlers = handlers
+        self._store = store
+        self._connections = store.connections
+        self._dialect = store.connections.dialect
+        self._zone = ZoneInfo(zone)
+        self._breakers_on = breakers
+        self._force = force
+        self._on_outage = on_outage
+        self._pulse: int | None = None
+        self._shut = Shut()
+        self._breakers: dict[str, Breaker] = {}
+        self._not_before: dict[str, int] = {}
+        self._quiet: dict[str, tuple[int, int | None]] = {}
+        self._notes: dict[str, Note] = defaultdict(Note)
+        self._written: dict[str, Note] = {}
+        """Notes as they were before the open transaction."""
+        self._restarted: set[str] = set()
+        self._held: dict[str, int] = {}
+        """The slots that stand in rows, under the id of the consumer."""
+        self._held_under = 0
+        self._lock = threading.Lock()
+        self._limits = {each.kind: each for each in handlers.values() if _is_limited(each)}
+
+    # What is open.
+
+    def refresh(self) -> None:
+        """Read the gates again where any was changed."""
+        pulse = self._dialect.pulse(self._connections.engine)
+        if pulse == self._pulse:
+            return
+        rows = list(Gate.select().where(Gate.bucket == "").execute(self._connections.engine))
+        with self._lock:
+            self._pulse, self._shut = pulse, Shut(rows)
+            self._not_before.clear()
+            for row in rows:
+                if row.sort == "kind" and (row.breaker or row.name in self._breakers):
+                    self._breakers[row.name] = Breaker.parse(row.breaker)
+
+    def closing(self, kind: str, now: int) -> Closing | None:
+        """Return until when a kind may not be claimed, as far as is known, and why; None: it may."""
+        name = self._handlers[kind].kind
+        found = [
+            None if self._force else self._shut.paused(name, self._lane, now),
+            self._shut.asked_to_wait(name, now),
+            self._quiet_of(name, now),
+            self._broken(name, now),
+        ]
+        wait = self._not_before.get(name, 0)
+        if wait > now:
+            found.append(Closing(wait, "its limit is reached"))
+        return max((each for each in found if each is not None), default=None)
+
+    def open(self, kinds: Iterable[str], now: int) -> list[str]:
+        """Return the kinds that may be claimed just now, as far as is known."""
+        return [kind for kind in kinds if self.closing(kind, now) is None]
+
+    def opens_at(self, now: int) -> int | None:
+        """Return when the next gate opens by itself, in microseconds UTC; None: none does."""
+        closings = (self.closing(kind, now) for kind in self._handlers)
+        return min((each.until for each in closings if each is not None and each.until < FOREVER), default=None)
+
+    def _quiet_of(self, name: str, now: int) -> Closing | None:
+        quiet = self._handlers[name].options.quiet
+        if quiet is None:
+            return None
+        asked, until = self._quiet.get(name, (0, None))
+        if not asked <= now < (until or asked + SECOND):
+            until = quiet.closed_until(now, self._zone)
+            self._quiet[name] = (now, until)
+        return None if until is None else Closing(until, f"quiet hours {quiet}")
+
+    def _broken(self, name: str, now: int) -> Closing | None:
+        if not self._breakers_on or (state := self._breakers.get(name)) is None:
+            return None
+        until = breaker.fresh_from(state, now)
+        return None if until is None or until <= now else Closing(until, f"its provider seems to be away: {breaker.why(state)}")
+
+    # A claim.
+
+    def is_gated(self, kind: str) -> bool:
+        """Return whether a claim of a kind takes from a gate."""
+        name = self._handlers[kind].kind
+        return name in self._limits or (self._breakers_on and name in self._breakers and self._breakers[name].outage is not None)
+
+    def enter(self, kind: str, wanted: int, threads: int, consumer: int, now: int) -> Grant | None:
+        """Lock a kind's gate, within a ``write``; return what may be claimed, or None: nothing.
+
+        :param threads: the lane's.
+        """
+        handler = self._handlers[kind]
+        name, options = handler.kind, handler.options
+        row = self._dialect.lock_gate(self._connections.engine, name, "")
+        if row is None:
+            self._not_before[name] = now + HELD // 20
+            return None
+        if (shut := self._shut_in(row, now)) is not None and not self._force:
+            self._not_before[name] = shut
+            return None
+        grant = Grant(name, "", wanted, row)
+        if self._breakers_on and options.breaker is not None and not self._may_probe(grant, now):
+            return None
+        if options.limit is not None and not self._take_slots(name, options.limit, threads, consumer):
+            self._not_before[name] = now + HELD
+            return None
+        grant.count = min(grant.count, self._left(handler, row, now, grant.count))
+        return grant if grant.count > 0 else None
+
+    def _shut_in(self, row: Mapping[str, Any], now: int) -> int | None:
+        """Return until when the row says that the kind waits: it is younger than what was read before."""
+        paused = row["paused_at"] is not None and (row["paused_until"] is None or row["paused_until"] > now)
+        if paused:
+            return now + HELD if row["paused_until"] is None else row["paused_until"]
+        return row["closed_until"] if row["closed_until"] is not None and row["closed_until"] > now else None
+
+    def _may_probe(self, grant: Grant, now: int) -> bool:
+        state = Breaker.parse(grant.row["breaker"])
+        if state.outage is not None and grant.name not in self._restarted:
+            state = breaker.restarted(state, now)
+        self._restarted.add(grant.name)
+        self._breakers[grant.name] = grant.state = state
+        if state.outage is None:
+            return True
+        grant.probe, grant.count = breaker.may_probe(state, now), 1
+        if grant.probe is None:
+            self._not_before[grant.name] = breaker.fresh_from(state, now) or now + HELD
+        return grant.probe is not None
+
+    def _take_slots(self, name: str, limit: int, threads: int, consumer: int) -> bool:
+        """Take note of how many flags of a kind run here at the most, so that all consumers together keep its limit."""
+        engine = self._connections.engine
+        if consumer != self._held_under:  # What was held under an id before counts for nothing any more.
+            self._held_under = consumer
+            self._held.clear()
+        mine = max(0, min(limit - self._dialect.held_by_others(engine, name, consumer), threads))
+        if mine != self._held.get(name):
+            self._dialect.hold(engine, name, consumer, mine)
+        self._held[name] = self.slots[name] = mine
+        return mine > 0
+
+    def _left(self, handler: Handler, row: Mapping[str, Any], now: int, wanted: int) -> int:
+        """Return how many of those wanted rate and budget allow just now."""
+        rate, budget, name = handler.options.rate, handler.options.budget, handler.kind
+        if rate is not None:
+            wanted = rate.take(row["taken"], now, wanted)[0]
+            if not wanted:
+                self._not_before[name] = rate.opens_at(row["taken"], now) or now
+                return 0
+        if budget is not None:
+            wanted = budget.take(row["day"], row["used"] or 0, now, self._zone, wanted)[0]
+            if not wanted:
+                self._not_before[name] = budget.opens_at(row["day"], row["used"] or 0, now, self._zone) or now
+        return wanted
+
+    def leave(self, grant: Grant, taken: Sequence[Claimed], now: int) -> None:
+        """Write what a claim has taken, in its transaction."""
+        options, row, probe = self._handlers[grant.name].options, grant.row, grant.probe
+        values: dict[str, Any] = {}
+        if options.rate is not None:
+            values["taken"] = options.rate.take(row["taken"], now, len(taken))[1]
+            clock = time.monotonic()
+            for claimed in taken:
+                claimed.taken_at = clock
+        if options.budget is not None:
+            _, values["day"], values["used"] = options.budget.take(row["day"], row["used"] or 0, now, self._zone, len(taken))
+        state = grant.state
+        for claimed in taken if probe is not None else ():
+            state = breaker.probing(state, claimed.id, probe.fresh, now)  # type: ignore[union-attr]
+        if probe is not None and not taken:
+            self._not_before[grant.name] = breaker.closed_until(state, now) or now + HELD
+        if (text := state.text()) != row["breaker"] and self._breakers_on and options.breaker is not None:
+            values["breaker"] = text
+            self._breakers[grant.name] = state
+        changed = {column: value for column, value in values.items() if value != row[column]}
+        if changed:
+            self._dialect.set_gate(self._connections.engine, grant.name, grant.bucket, changed)
+
+    def choose(self, grant: Grant, kind: str, priority: int, now: int) -> list[int]:
+        """Return the flag that may probe: of those with the fewest attempts the one at the breaker's place."""
+        assert grant.probe is not None
+        due = self._dialect.candidates(self._connections.engine, kind, priority, now, LOOK)
+        least = min((attempts for _, attempts in due), default=0)
+        if not due or (grant.probe.fresh and least):
+            return []
+        ids = sorted(id for id, attempts in due if attempts == least)
+        at = ids[0] + grant.probe.place * (ids[-1] - ids[0])
+        return [next(id for id in ids if id >= at)]
+
+    # What flags tell of their gates.
+
+    def heard(self) -> set[str]:
+        """Return the kinds whose successes are to be noted, since flags of theirs failed."""
+        if not self._breakers_on or not self._breakers:
+            return set()
+        return {kind for kind, each in self._handlers.items() if self._breakers.get(each.kind, FRESH) != FRESH}
+
+    def ended(self, claimed: Claimed, fingerprint: str | None) -> None:
+        """Note that a flag failed, or succeeded."""
+        handler = self._handlers[claimed.kind]
+        if self._breakers_on and handler.options.breaker is not None:
+            self._notes[handler.kind].ended.append((claimed.id, fingerprint, claimed.attempts))
+
+    def unanswered(self, claimed: Claimed) -> None:
+        """Note that a flag tells nothing of its provider, and was charged nothing."""
+        name = self._handlers[claimed.kind].kind
+        if self._breakers_on and self._breakers.get(name, FRESH).outage is not None:
+            self._notes[name].unanswered.append(claimed.id)
+
+    def returned(self, claimed: Iterable[Claimed], now: int) -> None:
+        """Note that flags were given back unstarted: what they took of a limit is there again."""
+        for each in claimed:
+            handler = self._handlers[each.kind]
+            if handler.options.rate is not None or handler.options.budget is not None:
+                self._notes[handler.kind].returned[now] += 1
+            self.unanswered(each)
+
+    def waits(self, claimed: Claimed, until: int, why: str) -> None:
+        """Note that all other flags of a kind, or of a flag's bucket, are to wait."""
+        handler = self._handlers[claimed.kind]
+        bucket = (claimed.rare.bucket or "") if handler.options.per is not None else ""
+        self._notes[handler.kind].closed[bucket] = Closing(until, why)
+
+    def write(self, now: int) -> list[Callable[[], None]]:
+        """Write what was noted, within a ``write``; return what is to be told once it has committed.
+
+        Where somebody else holds a gate just now, its note stays for the next turn.
+        """
+        news: list[Callable[[], None]] = []
+        for name in sorted(self._notes):
+            note = self._notes[name]
+            self._written.setdefault(name, deepcopy(note))
+            for bucket, closing in list(note.closed.items()):
+                if self._close(name, bucket, closing):
+                    del note.closed[bucket]
+            if note.closed:
+                continue
+            if (note.ended or note.unanswered or note.returned) and not self._write_note(name, note, now, news):
+                continue
+            del self._notes[name]
+        return news
+
+    def committed(self) -> None:
+        """Take note that what was written is kept."""
+        self._written.clear()
+
+    def rolled_back(self) -> None:
+        """Take note that nothing of what was written is kept: it is written again, and what was read is read again."""
+        self._notes.update(self._written)
+        self._written.clear()
+        self._pulse, self._held_under = None, 0
+
+    @property
+    def has_notes(self) -> bool:
+        """Whether something is still to be written."""
+        return bool(self._notes)
+
+    def _close(self, name: str, bucket: str, closing: Closing) -> bool:
+        engine = self._connections.engine
+        row = self._dialect.lock_gate(engine, name, bucket)
+        if row is None:
+            return False
+        if closing.until > (row["closed_until"] or 0):
+            self._dialect.set_gate(engine, name, bucket, {"closed_until": closing.until, "closed_why": closing.why[:500]})
+            bump(engine)
+        if not bucket:
+            self.shut_now.add(name)
+        return True
+
+    def _write_note(self, name: str, note: Note, now: int, news: list[Callable[[], None]]) -> bool:
+        row = self._dialect.lock_gate(self._connections.engine, name, "")
+        if row is None:
+            return False
+        options, before = self._handlers[name].options, Breaker.parse(row["breaker"])
+        state, event = breaker.note(before, note.ended, now, options.breaker or 1)
+        for flag in note.unanswered:
+            state = breaker.unanswered(state, flag, now)
+        values: dict[str, Any] = {}
+        if state is not before:
+            values["breaker"] = state.text()
+        count = note.returned.total()
+        if count and options.rate is not None and row["taken"] is not None:
+            values["taken"] = options.rate.give_back(row["taken"], count)
+        if count and options.budget is not None and row["day"] is not None:
+            values["day"], values["used"] = options.budget.give_back(row["day"], row["used"] or 0, count, row["day"])
+        if values:
+            self._dialect.set_gate(self._connections.engine, name, "", values)
+        if event is not None or (before == FRESH) != (state == FRESH):
+            bump(self._connections.engine)  # Others note their successes from now on, too, or need not any more.
+        self._breakers[name] = state
+        self._not_before.pop(name, None)
+        if event is not None:
+            if event == breaker.OUTAGE_BEGAN:
+                self.shut_now.add(name)
+            news.append(lambda: self._tell(name, event, breaker.why(state) or breaker.why(before) or ""))
+        return True
+
+    def _tell(self, name: str, event: str, why: str) -> None:
+        if event == breaker.OUTAGE_BEGAN:
+            away = "its flags fail alike, as if its provider were away"
+            log.warning("%s waits: %s (%s); now and then one tries", name, away, printable(why))
+        else:
+            log.info("%s goes on: its provider answers again", name)
+        self._on_outage(name, "began" if event == breaker.OUTAGE_BEGAN else "ended", why)
+
+    # Slots.
+
+    def free(self, running: Mapping[str, int], consumer: int) -> None:
+        """Give up slots of kinds of which nothing is in hand, within a ``write``.
+
+        :param running: how many flags are in hand, by the kinds that have slots.
+        """
+        for name in [name for name in self._held if not running.get(name)]:
+            self._dialect.hold(self._connections.engine, name, consumer, 0)
+            del self._held[name]
+
+
+def _is_limited(handler: Handler) -> bool:
+    options = handler.options
+    return options.rate is not None or options.budget is not None or options.limit is not None

@@ -1,0 +1,277 @@
+"""Gates: what is paused, limited or whose provider is away waits; what waits costs nothing, and nothing is lost."""
+
+import threading
+import time
+
+import pytest
+
+from flagsweep import ConfigError, Discard, FlagSweep, Retry, Snooze
+
+MINUTE, HOUR = 60, 3600
+
+
+@pytest.fixture
+def flags(url, clock, tmp_path):
+    flags = FlagSweep(url, clock=clock, state_dir=tmp_path / "state", threads=4)
+    flags.init()
+    yield flags
+    flags.connections.close_thread()
+
+
+def make(flags, kind="work", **options):
+    """Make a handler that notes what it is called with."""
+    ran = []
+
+    def work(n=0):
+        ran.append(n)
+
+    handler = flags.handler(kind, **options)(work)
+    handler.raise_many([(n,) for n in range(100)])
+    return handler, ran
+
+
+def failing(flags, error=None, kind="mail", **options):
+    """Make a handler that fails as long as ``down`` is set."""
+    state = {"down": True, "tried": []}
+
+    def mail(n=0):
+        state["tried"].append(n)
+        if state["down"]:
+            raise error or ConnectionError("no route")
+
+    state["handler"] = flags.handler(kind, **{"backoff": 3600, **options})(mail)
+    return state
+
+
+# Rates and budgets.
+
+
+def test_no_more_start_than_the_rate_lets_through(flags, clock):
+    _, ran = make(flags, rate="300/m")
+    assert +flags.sweep() == {"lowered": 5}, "the burst is what a second brings"
+    assert not +flags.sweep()
+    clock.advance(1)
+    assert +flags.sweep() == {"lowered": 5}
+    clock.advance(60)
+    assert +flags.sweep() == {"lowered": 5}, "what was not used is no credit"
+    assert len(ran) == 15
+
+
+def test_a_rate_holds_across_restarts_and_for_retries(flags, clock, url, tmp_path):
+    state = failing(flags, rate="10/m", backoff=1, breaker=None)
+    state["handler"].raise_many([(n,) for n in range(3)])
+    flags.sweep()
+    again = FlagSweep(url, clock=clock, state_dir=tmp_path / "state")
+    again.handler("mail", rate="10/m", backoff=1)(state["handler"].function)
+    clock.advance(5)
+    assert not +again.sweep()
+    clock.advance(1)
+    assert +again.sweep() == {"again": 1}
+    assert len(state["tried"]) == 2
+    again.connections.close_thread()
+
+
+def test_another_kind_is_not_held_up(flags):
+    make(flags, "slow", rate="1/h")
+    _, ran = make(flags, "fast")
+    flags.sweep()
+    assert len(ran) == 100
+
+
+def test_a_budget_counts_the_day_of_its_zone(url, clock, tmp_path):
+    flags = FlagSweep(url, clock=clock, state_dir=tmp_path / "state", timezone="Asia/Seoul")
+    flags.init()
+    _, ran = make(flags, budget="30/d")
+    flags.sweep()
+    clock.advance(14 * HOUR)
+    flags.sweep()
+    assert len(ran) == 30
+    clock.advance(HOUR)
+    flags.sweep()
+    assert len(ran) == 60
+    flags.connections.close_thread()
+
+
+def test_what_expired_or_was_given_back_takes_nothing_of_a_rate(flags, clock):
+    handler, ran = make(flags, rate="2/h burst 2")
+    flags.discard()
+    flags.sweep()
+    clock.advance(2 * HOUR)
+    handler.using(key="late", expires="1s", priority=9).raise_flag()
+    clock.advance(2)
+    assert +flags.sweep() == {"expired": 1, "lowered": 2}, "the token of the one that did not run is there again"
+    assert len(ran) == 4
+
+
+# Concurrency.
+
+
+@pytest.mark.parametrize("limit", [1, 2, 4, 8])
+def test_no_more_run_at_the_same_time_than_the_limit(flags, limit):
+    running, most, lock = [], [], threading.Lock()
+
+    def work(n):
+        with lock:
+            running.append(n)
+            most.append(len(running))
+        time.sleep(0.002)
+        with lock:
+            running.remove(n)
+
+    flags.handler("work", limit=limit)(work).raise_many([(n,) for n in range(60)])
+    _, others = make(flags, "other")
+    assert +flags.sweep() == {"lowered": 160}
+    assert max(most) <= min(limit, 4) and (limit == 1 or max(most) > 1) and len(others) == 100
+
+
+def test_slots_are_given_up_when_nothing_is_in_hand(flags, client):
+    make(flags, limit=2)
+    flags.sweep()
+    assert client.ask("SELECT * FROM flagsweep_hold") == []
+
+
+def test_slots_of_others_count_while_they_are_entered(flags, client, clock):
+    _, ran = make(flags, limit=3)
+    client.ask("INSERT INTO flagsweep_hold (kind, consumer, slots) VALUES ('work', 4711, 3)")
+    flags.sweep()
+    assert len(ran) == 100, "a consumer that is not entered holds nothing"
+    flags.handlers["work"].raise_many([(n,) for n in range(5)])
+    enter = "INSERT INTO flagsweep_consumer (mode, pid, host, started_at) VALUES ('run', 1, 'h', 0)"
+    if not flags.connections.dialect.shared:
+        pytest.skip("beside a file one consumer runs at a time")
+    client.ask(enter)
+    id = client.ask("SELECT max(id) FROM flagsweep_consumer")[0][0]
+    client.ask("INSERT INTO flagsweep_hold (kind, consumer, slots) VALUES ('work', ?, 3)", id)
+    lease = flags.connections.dialect
+    assert lease.held_by_others(flags.connections.engine, "work", 0) == 3
+    flags.connections.close_engine()
+
+
+# Quiet hours.
+
+
+def test_in_quiet_hours_none_starts(flags, clock):
+    _, ran = make(flags, quiet="22:00-07:00")
+    flags.sweep()
+    clock.advance(7 * HOUR - 1)
+    flags.sweep()
+    assert ran == []
+    clock.advance(1)
+    flags.sweep()
+    assert len(ran) == 100
+
+
+# Retry-After.
+
+
+def test_one_429_holds_back_the_others_of_its_kind(flags, clock):
+    state = failing(flags, Retry("2m", "429", all=True))
+    state["handler"].raise_many([(n,) for n in range(100)])
+    flags.sweep()
+    tried = len(state["tried"])
+    assert tried < 100, "what had not started when it was asked for is given back"
+    state["down"] = False
+    clock.advance(119)
+    assert not +flags.sweep()
+    clock.advance(1)
+    assert flags.sweep()["lowered"] == 100
+    assert len(state["tried"]) == tried + 100
+
+
+# The breaker.
+
+
+def test_flags_that_fail_alike_hold_back_the_others_of_their_kind_and_one_probes(flags, clock):
+    told = []
+    flags.on_outage(lambda *news: told.append(news[:2]))
+    state = failing(flags)
+    state["handler"].raise_many([(n,) for n in range(100)])
+    flags.sweep()
+    tried = len(state["tried"])
+    assert 5 <= tried <= 60 and told == [("mail", "began")]
+    assert not +flags.sweep()
+    clock.advance(31)
+    flags.sweep()
+    assert tried + 1 <= len(state["tried"]) <= tried + 2
+    state["down"] = False
+    clock.advance(16 * MINUTE)
+    assert flags.sweep()["lowered"] >= 1
+    clock.advance(HOUR)
+    flags.sweep()
+    assert flags.find() == [] and told[-1] == ("mail", "ended")
+
+
+def test_a_success_between_keeps_it_open(flags):
+    tried = []
+
+    def mail(n):
+        tried.append(n)
+        if n % 3:
+            raise ConnectionError("no")
+
+    flags.handler("mail", backoff=3600, lane="one")(mail)
+    one = FlagSweep(flags.settings.database, clock=flags.clock, threads=1, state_dir=flags.settings.state_dir)
+    one.handler("mail", backoff=3600)(mail).raise_many([(n,) for n in range(60)])
+    one.sweep()
+    assert len(tried) == 60
+    one.connections.close_thread()
+
+
+@pytest.mark.parametrize("options", [{"breaker": None}, {}])
+def test_without_a_breaker_or_where_a_test_wants_the_first_error_all_are_tried(flags, options):
+    state = failing(flags, **options)
+    state["handler"].raise_many([(n,) for n in range(40)])
+    if options:
+        flags.sweep()
+    else:
+        with pytest.raises(ConnectionError):
+            flags.sweep(raise_errors=True)
+    assert len(state["tried"]) == 40
+
+
+@pytest.mark.parametrize("error", [Snooze("1h"), Discard("no"), Retry("1h")])
+def test_what_a_handler_asked_for_is_no_failure_of_its_provider(flags, error):
+    state = failing(flags, error)
+    state["handler"].raise_many([(n,) for n in range(40)])
+    flags.sweep()
+    assert len(state["tried"]) == 40
+
+
+def test_another_kind_goes_on_while_one_waits(flags):
+    state = failing(flags)
+    state["handler"].raise_many([(n,) for n in range(1000)])
+    mail = state["handler"].function
+    state["handler"].function = lambda n: (time.sleep(0.005), mail(n))
+    _, ran = make(flags, "other")
+    flags.sweep()
+    assert len(ran) == 100 and len(state["tried"]) < 500
+
+
+def test_no_flag_dies_of_an_outage_of_an_hour(flags, clock):
+    state = failing(flags, backoff=None)
+    state["handler"].raise_many([(n,) for n in range(20)])
+    for _ in range(60):
+        flags.sweep()
+        clock.advance(MINUTE)
+    assert {flag.state for flag in flags.find()} == {"waiting"} and len(flags.find()) == 20
+    state["down"] = False
+    for _ in range(30):
+        clock.advance(5 * MINUTE)
+        flags.sweep()
+    assert flags.find() == []
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"rate": "10 per minute"}, "rate of 'work' must be"),
+        ({"rate": 10}, "rate of 'work' must be"),
+        ({"budget": "500/w"}, "budget of 'work' must be"),
+        ({"limit": 0}, "limit of 'work' must be a whole number from 1"),
+        ({"quiet": "22-7"}, "quiet of 'work'"),
+        ({"breaker": 0}, "breaker of 'work' must be a whole number from 1"),
+    ],
+)
+def test_what_is_no_limit_is_refused(flags, options, told):
+    with pytest.raises(ConfigError, match=told):
+        make(flags, **options)
