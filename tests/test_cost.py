@@ -134,6 +134,7 @@ HOT = {
     "agenda": (of_flags.AGENDA, [WAITING]),
     "claim": (of_flags.CLAIM, [BY_ID, DUE]),
     "claim of a few": (of_flags.CLAIM_FEW, [BY_ID, DUE]),
+    "claim of these": (of_flags.CLAIM_THESE, [BY_ID]),
     "claimed rows": (of_flags.CLAIMED_ROWS, [CLAIMED]),
     "claimed ids": (of_flags.CLAIMED_IDS, [CLAIMED]),
     "claimed row": (of_flags.CLAIMED_ROW, [BY_ID]),

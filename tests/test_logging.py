@@ -93,7 +93,7 @@ def test_an_attempt_that_failed_is_one_line_with_the_error_and_no_traceback(flag
 
 
 def test_each_failed_attempt_has_its_line(flags, lines):
-    @flags.handler
+    @flags.handler(breaker=None)
     def work(n):
         raise ValueError(n)
 

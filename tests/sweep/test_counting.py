@@ -33,7 +33,7 @@ def work(flags):
         if how != "work":
             raise {"snooze": Snooze("1h"), "discard": Discard("no use"), "wait": Retry("1h")}[how]
 
-    return flags.handler("work", max_attempts=2, backoff=0)(work)
+    return flags.handler("work", max_attempts=2, backoff=0, breaker=None)(work)
 
 
 def counted(flags, **where):
