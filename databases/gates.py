@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from peewee import Database
@@ -79,6 +80,14 @@ class Gates:
     def forget_holds(self, db: Database) -> None:
         """Forget what consumers held that are gone."""
         db.execute_sql(self.own(ORPHANED))
+
+    def claimed_in(self, db: Database, kind: str, buckets: Sequence[str]) -> Counter[str]:
+        """Return how many flags of each of these buckets of a kind are claimed, by whomever."""
+        which = ", ".join("?" * len(buckets))
+        of_these = f"state = 'claimed' AND kind = ? AND bucket IN ({which})"
+        sql = f"SELECT bucket, count(*) FROM flagsweep_flag WHERE {of_these} GROUP BY bucket"
+        rows = db.execute_sql(self.own(sql), (self.encoded_name(kind), *map(self.encoded_name, buckets))).fetchall()
+        return Counter({bucket.decode() if isinstance(bucket, bytes) else bucket: count for bucket, count in rows})
 
     def candidates(self, db: Database, kind: str, priority: int, now: int, most: int) -> list[tuple[int, int]]:
         """Return (id, attempts) of due flags, the longest due first."""

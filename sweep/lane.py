@@ -108,8 +108,11 @@ class Lane:
         self._parts = Parts(self._connections)
         self.discovery = Discovery(handlers, self._store, self._clock, self._pacer, self._parts, shared.thorough)
         self.gates = Gatekeeper(name, handlers, self._store, shared.zone, shared.breakers, shared.force, shared.on_outage)
-        limited = {kind: each.kind for kind, each in handlers.items() if each.options.limit is not None}
+        limited = {
+            kind: each.kind for kind, each in handlers.items() if each.options.limit is not None and each.options.per is None
+        }
         pool.slots = Slots(limited, self.gates.slots)
+        pool.by_turns = frozenset(kind for kind, each in handlers.items() if each.options.per is not None)
         self.claimer = Claimer(handlers, self._store, pool, self._pacer, self._member, self._parts, self.discovery, self.gates)
         self.settler = Settler(handlers, self._store, self._parts, self.discovery, shared.on_dead, shared.thorough)
 
@@ -325,6 +328,11 @@ class Lane:
             elif outcome.counted != "failed":
                 self.gates.unanswered(claimed)
         self.gates.returned(turn.recalled, turn.now)
+        if self.gates.buckets:
+            for claimed, _, _ in outcomes:
+                if (buckets := self.gates.buckets.get(self.handlers[claimed.kind].kind)) is not None:
+                    buckets.ended(claimed.rare.bucket)
+            self.gates.stir(turn.now)
 
     def _count(self, outcomes: list[Done], settled: Settled, now: int) -> Tally:
         """Count what was settled, within the same transaction and last in it: nobody waits long for what it holds."""
