@@ -314,8 +314,9 @@ class Lane:
 
     def _note(self, outcomes: list[Done], turn: Turn) -> None:
         """Have the gates know what flags tell of them."""
-        heard = self.gates.heard() | {claimed.kind for claimed, outcome, _ in outcomes if outcome.fingerprint is not None}
-        for claimed, outcome, _ in outcomes:
+        others = [done for done in outcomes if done[1] is not DONE]
+        heard = self.gates.heard() | {claimed.kind for claimed, outcome, _ in others if outcome.fingerprint is not None}
+        for claimed, outcome, _ in outcomes if heard else others:
             if outcome.counted == DONE.counted and outcome is not NOT_STARTED:
                 if claimed.kind in heard:
                     self.gates.ended(claimed, None)
@@ -339,10 +340,7 @@ class Lane:
         tally = Tally()
         for (kind, how), count in settled.ended.items():
             tally.add(kind, how, count)
-        clock = time.monotonic()
-        for claimed, outcome, took in outcomes:
-            if outcome is not NOT_STARTED and outcome is not EXPIRED:
-                tally.ran(claimed, took, clock - claimed.began, now)
+        tally.ran((done for done in outcomes if done[1] is not NOT_STARTED and done[1] is not EXPIRED), now, time.monotonic())
         with self._parts.part("what was done is not counted"):
             self._store.count(tally.rows(self._member.id, now))
         return tally
