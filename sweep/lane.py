@@ -309,7 +309,7 @@ class Lane:
         self.settler.keep(held)
         for kind, ran, spent in tally.paces():
             self.pool.learn(kind, ran, spent)
-        self._pacer.ended(began, len(outcomes) + len(claimed) + discovered)
+        self._pacer.ended(began, max(len(outcomes), len(claimed), discovered))
         return Written(settled.counts, claimed, discovered, settled.news)
 
     def _note(self, outcomes: list[Done], turn: Turn) -> None:

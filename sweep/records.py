@@ -13,10 +13,17 @@ from ..databases.connections import Connections
 from ..databases.counts import COLUMNS, DURATIONS, MOSTS, SUMS
 from ..databases.pacer import Pacer
 from ..databases.pages import PAGE, SHARE
-from ..models import Count, History
+from ..gates.rates import state_of
+from ..models import Count, Gate, History, Hold
 from .tally import MINUTE
 
 HOUR = 3600
+BUCKETS = 200
+"""Gates of buckets that are deleted in one transaction."""
+
+DAYS = 719_163
+"""The ordinal of 1970-01-01, as budgets count days."""
+
 FINE = 2 * 86400
 """Seconds for which counts are kept by the minute."""
 
@@ -55,6 +62,24 @@ class Records:
                 began = time.monotonic()
                 gone += History.delete().where(History.id.in_(ids)).execute(self._engine)
             pacer.ended(began, len(ids))
+        return gone
+
+    def forget_gates(self, now: int) -> int:
+        """Delete gates of buckets that let through again all they ever do, and slots that nobody holds; return how many gates."""
+        today, gone = now // (86400 * SECOND) + DAYS, 0
+        of_bucket = (Gate.bucket != "") & (Gate.taken.is_null() | (Gate.taken < state_of(now)))
+        idle = (
+            of_bucket & (Gate.day.is_null() | (Gate.day < today - 1)) & (Gate.closed_until.is_null() | (Gate.closed_until < now))
+        )
+        names = Gate.select(Gate.sort, Gate.name, Gate.bucket).where(idle).limit(BUCKETS).tuples()
+        while found := list(names.execute(self._engine)):
+            with self._connections.write():
+                for sort, name, bucket in found:
+                    this = (Gate.sort == sort) & (Gate.name == name) & (Gate.bucket == bucket)
+                    gone += Gate.delete().where(this & idle).execute(self._engine)
+        if list(Hold.select().limit(1).tuples().execute(self._engine)):
+            with self._connections.write():
+                self._connections.dialect.forget_holds(self._engine)
         return gone
 
     def roll(self, keep: float, now: int) -> None:

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from flagsweep import ConfigError, Discard, FlagSweep, Retry, Snooze
+from flagsweep.sweep.records import Records
 
 MINUTE, HOUR = 60, 3600
 
@@ -344,3 +345,17 @@ def test_a_budget_and_a_429_hold_for_each_customer(flags, clock):
     clock.advance(24 * HOUR)
     flags.sweep()
     assert ran.count("good") == 4
+
+
+def test_gates_of_buckets_that_are_full_again_are_forgotten(flags, clock, client):
+    work, _ = by_customer(flags, rate="1/h", budget="5/d", limit=2)
+    work.raise_many([(name, 0) for name in "abc"])
+    flags.sweep()
+    count = "SELECT count(*) FROM flagsweep_gate WHERE bucket <> ''"
+    records = Records(flags.connections)
+    assert (records.forget_gates(clock.now()), client.ask(count)) == (0, [(3,)])
+    clock.advance(3 * 24 * HOUR)
+    client.ask("INSERT INTO flagsweep_hold (kind, consumer, slots) VALUES ('work', 4711, 3)")
+    assert (records.forget_gates(clock.now()), client.ask(count)) == (3, [(0,)])
+    assert client.ask("SELECT * FROM flagsweep_hold") == []
+    flags.connections.close_engine()
