@@ -16,10 +16,12 @@ from .errors import (
     SignatureError,
     Snooze,
     UnknownKind,
+    UnknownSchedule,
 )
 from .handlers import Handler
 from .models import Raised
 from .operations.info import FlagInfo
+from .operations.schedule_info import ScheduleInfo
 
 __all__ = [
     "Backoff",
@@ -37,7 +39,9 @@ __all__ = [
     "PayloadError",
     "Raised",
     "Retry",
+    "ScheduleInfo",
     "SignatureError",
     "Snooze",
     "UnknownKind",
+    "UnknownSchedule",
 ]

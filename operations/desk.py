@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import Clock, Settings
+from ..consumer.opened import Opening
 from ..databases.connections import Connections
-from ..handlers import Handler
+from ..handlers import Handler, Handlers
 from ..models import SiteVerbs
 from ..sweep.claims import Store
 from .doctor.examine import examine
 from .doctor.finding import Finding
 from .flags import Flags
 from .info import FlagInfo
+from .schedules import Schedules
 from .status import status
 
 
@@ -22,6 +24,8 @@ class Desk:
     """Look after flags."""
 
     clock: Clock
+    _opening: Opening
+    _handlers: Handlers
 
     if TYPE_CHECKING:  # What a FlagSweep has of its other parts.
 
@@ -108,6 +112,11 @@ class Desk:
     def lower(self, kind: str, key: str) -> bool:
         """Take a flag down, whatever its state; return whether it was up. A handler that runs just now is not stopped."""
         return self._flags().lower(kind, key)
+
+    @property
+    def schedules(self) -> Schedules:
+        """The schedules, to ``list``, ``add``, ``edit``, ``pause``, ``resume``, ``run_now``, ``remove`` and ``reset``."""
+        return Schedules(self, self._by_kind(), self._handlers.schedules, self._opening.opened().tell)
 
     def doctor(self) -> list[Finding]:
         """Check the surroundings; return findings, each with its level, what was found, and the fix."""
