@@ -87,7 +87,7 @@ class Schedules:
         given = spec_of(cron, every, at)
         if given is None:
             raise ConfigError(f"say when {name!r} fires: cron='0 4 * * 1', every='10m' or at='2026-12-24 18:00'")
-        plan = plan_from(*given, tz or self._site.settings.timezone, missed, grace, cap)
+        plan = plan_from(*given, self._site.settings.timezone if tz is None else tz, missed, grace, cap)
         handler = self._site.handler_of(kind) if self._handlers else None
         kind = check_name(kind, "the kind") if handler is None else handler.kind
         item = self._calls.item(kind, arguments)
