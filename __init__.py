@@ -21,6 +21,7 @@ from .errors import (
 from .handlers import Handler
 from .models import Raised
 from .operations.info import FlagInfo
+from .operations.kinds import KindInfo
 from .operations.schedule_info import ScheduleInfo
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "FlagSweep",
     "FlagSweepError",
     "Handler",
+    "KindInfo",
     "LaneStuck",
     "LeaseHeld",
     "NotReady",

@@ -16,6 +16,7 @@ from .doctor.examine import examine
 from .doctor.finding import Finding
 from .flags import Flags
 from .info import FlagInfo
+from .kinds import KindInfo, kinds
 from .schedules import Schedules
 from .status import status
 
@@ -59,6 +60,13 @@ class Desk:
         Flags of kinds without a handler are counted under the lane ``-``.
         """
         return status(self.store, self.verbs, self.lane_names(), self._by_kind(), self.clock)
+
+    def kinds(self) -> list[KindInfo]:
+        """Return how each kind does, by name: what is due, how much is done, how well, and how long it takes.
+
+        Kinds that have a handler here, flags, or runs within the last day.
+        """
+        return kinds(self.connections, self.verbs, self._by_kind(), self.clock)
 
     def find(
         self,
