@@ -13,10 +13,10 @@ from typing import Any
 
 import click
 
-from ..config import SECOND, seconds
+from ..config import seconds
 from ..errors import ConfigError
 from ..logs import printable
-from ..operations.schedule_info import ScheduleInfo
+from ..operations.schedule_info import ScheduleInfo, seconds_due
 from ..schedules import SpecError
 from ..schedules.declared import POLICIES
 from .changing import ask
@@ -260,9 +260,8 @@ def _paused(info: ScheduleInfo) -> str:
 
 
 def _due(info: ScheduleInfo, now: int) -> str:
-    late = now / SECOND - info.due.timestamp() if info.due else 0.0
     why = f": no handler here has the kind {info.kind}" if info.handled is False else ""
-    return f"since {_day_and_time(info.due)}, for {span(late)}{why}"
+    return f"since {_day_and_time(info.due)}, for {span(seconds_due(info, now))}{why}"
 
 
 def _last(info: ScheduleInfo) -> str:

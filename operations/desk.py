@@ -55,7 +55,8 @@ class Desk:
         return sorted({*self.settings.lanes, *(handler.lane for handler in self._by_kind().values())})
 
     def status(self) -> dict[str, Any]:
-        """Return what is up: ``lanes`` with counts and the oldest due flag's age in seconds, and ``consumers``.
+        """Return what is up: ``lanes`` with counts and the oldest due flag's age in seconds, ``consumers``, and
+        ``overdue_schedules``: those that are due and have no handler here.
 
         Flags of kinds without a handler are counted under the lane ``-``.
         """

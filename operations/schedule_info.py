@@ -10,9 +10,11 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from ..config import SECOND
+from ..databases.connections import Connections
 from ..errors import ConfigError
 from ..models import Schedule
-from ..schedules.book import is_paused, plan_of
+from ..options import microseconds
+from ..schedules.book import Book, is_paused, plan_of
 from ..schedules.declared import Plan
 from ..schedules.spec import LAST
 from .info import moment
@@ -113,6 +115,20 @@ class ScheduleInfo:
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON takes it: times as ISO 8601 text."""
         return {name: _as_json(value) for name, value in asdict(self).items()}
+
+
+def seconds_due(info: ScheduleInfo, now: int) -> float:
+    """Return for how many seconds a schedule has been to fire and did not.
+
+    :param now: microseconds UTC.
+    """
+    return 0.0 if info.due is None else (now - microseconds(info.due)) / SECOND
+
+
+def rows_of(connections: Connections) -> list[Schedule]:
+    """Return the rows of all schedules by name, as the site sees them."""
+    with connections.lent("schedules could not be read") as db, connections.dialect.lenient(db):
+        return Book(connections).rows(db)
 
 
 def in_zone(microseconds: Any, zone: tzinfo) -> datetime | None:

@@ -22,7 +22,7 @@ from ..models import Raised, Schedule
 from ..payloads import Item
 from ..schedules.book import Book, bump, plan_of
 from ..schedules.declared import Declarations, Plan, key_of
-from .schedule_info import ScheduleInfo, changed_names, said_by_code
+from .schedule_info import ScheduleInfo, changed_names, rows_of, said_by_code
 from .schedule_plans import WHEN, Calls, Given, edited, end_of, first_of, plan_from, spec_of, with_companions
 from .site import Site
 
@@ -52,8 +52,7 @@ class Schedules:
 
     def list(self) -> list[ScheduleInfo]:
         """Return all schedules by name; one whose row is damaged has a ``problem``."""
-        with self._connections.lent("schedules could not be read") as db:
-            return [self._info(row) for row in self._rows(db)]
+        return [self._info(row) for row in rows_of(self._connections)]
 
     def add(
         self,

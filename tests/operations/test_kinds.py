@@ -93,7 +93,7 @@ def test_as_many_runs_as_said_stay_under_the_bound_and_it_is_no_more_than_four_t
     counts = {**dict.fromkeys(DURATIONS, 0), "longest": max(took)}
     for each in took:
         counts[DURATIONS[slot_of(each)]] += 1
-    bound = reached_by(counts, share) * SECOND
+    bound = round(reached_by(counts, share) * SECOND)
     assert sum(each <= bound for each in took) >= share * len(took)
     exact = sorted(took)[max(0, -int(-share * len(took) // 1) - 1)]
     assert slot_of(exact) == 12 or bound <= max(512, 4 * exact)
