@@ -118,6 +118,7 @@ class Schedules:
         given = spec_of(cron, every, at)
         with self._changing("the schedule was not changed") as db:
             row = self._row(db, name)
+            _refuse_an_end(row, given)
             plan = edited(row, given, tz, missed, grace, cap)
             values = plan.columns() | self._calls.edited(row, plan, arguments)
             changed = {column: value for column, value in values.items() if getattr(row, column) != value}
@@ -257,6 +258,16 @@ class Schedules:
     def _may_be_declared(self, row: Schedule) -> bool:
         """Return whether some code may declare a schedule: here, or in a module that this application does not load."""
         return row.name in self._declared or not self._handlers or _is_there(row.module)
+
+
+def _refuse_an_end(row: Schedule, given: tuple[str, object] | None) -> None:
+    """Refuse to let a schedule of the code fire once more: it would be gone then, until the next start writes it again."""
+    said = said_by_code(row).get("sort")
+    if given is not None and given[0] == "at" and said not in (None, "at"):
+        raise ConfigError(
+            f"the schedule {row.name!r} is declared in {row.module} and fires again and again: 'at' would end it; run it now, or "
+            "add another one for that moment"
+        )
 
 
 def sharing_with(row: Schedule, rows: list[Schedule]) -> list[Schedule]:

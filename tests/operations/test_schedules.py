@@ -188,6 +188,36 @@ def test_a_policy_that_is_changed_changes_whose_flag_is_raised(flags, clock):
     assert flags.schedules.run_now("x").how == "new"
 
 
+@pytest.mark.parametrize(("by_hand", "in_code"), [("once", "all"), ("all", "once")])
+def test_the_key_follows_where_code_and_hand_say_a_part_each(make, by_hand, in_code):
+    old, new = make("work"), make("work")
+    old.handlers["work"].every("1h", missed=in_code, arguments=(1,))
+    old.sweep()
+    old.schedules.edit("work", missed=by_hand)
+    new.handlers["work"].every("2h", missed=in_code, arguments=(2,))
+    new.sweep()
+    new.schedules.run_now("work")
+    assert new.handlers["work"].raise_flag(2).how == ("coalesced" if by_hand == "once" else "new")
+
+
+def test_arguments_by_hand_have_the_key_that_the_policy_of_the_code_gives(make):
+    old, new = make("work"), make("work")
+    old.handlers["work"].every("1h", arguments=(1,))
+    old.sweep()
+    old.schedules.edit("work", arguments=(3,))
+    new.handlers["work"].every("1h", missed="all", arguments=(1,))
+    new.sweep()
+    new.schedules.run_now("work")
+    assert only(new).payload == {"n": 3} and only(new).key.startswith("@work/")
+
+
+def test_what_code_has_fire_again_and_again_is_not_changed_to_fire_once(declared):
+    with pytest.raises(ConfigError, match="'at' would end it; run it now, or add another one"):
+        declared.schedules.edit("nightly", at="2026-12-24 18:00")
+    declared.schedules.add("x", "work", every="1h")
+    assert declared.schedules.edit("x", at="2026-12-24 18:00").sort == "at"
+
+
 @pytest.mark.parametrize("verb", ["edit", "pause", "resume", "run_now", "remove", "reset"])
 def test_a_schedule_that_is_not_there_is_named_with_the_nearest_that_are(flags, verb):
     for name in ("nightly", "weekly", "monthly", "often", "hourly", "daily"):
