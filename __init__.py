@@ -16,10 +16,13 @@ from .errors import (
     SignatureError,
     Snooze,
     UnknownKind,
+    UnknownSchedule,
 )
 from .handlers import Handler
 from .models import Raised
 from .operations.info import FlagInfo
+from .operations.kinds import KindInfo
+from .operations.schedule_info import ScheduleInfo
 
 __all__ = [
     "Backoff",
@@ -31,13 +34,16 @@ __all__ = [
     "FlagSweep",
     "FlagSweepError",
     "Handler",
+    "KindInfo",
     "LaneStuck",
     "LeaseHeld",
     "NotReady",
     "PayloadError",
     "Raised",
     "Retry",
+    "ScheduleInfo",
     "SignatureError",
     "Snooze",
     "UnknownKind",
+    "UnknownSchedule",
 ]

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from peewee import fn
+from peewee import Database, fn
 
 from ..config import SECOND
 from ..databases.connections import Connections
@@ -103,6 +103,22 @@ class Records:
             rows = list(Count.select().where(of_it).dicts().execute(self._engine))
             Count.delete().where(of_it).execute(self._engine)
             self._connections.dialect.count(self._engine, [added_up(rows, kind=kind, span=HOUR, at=hour, consumer=0)])
+
+
+def totals(db: Database, since: int) -> dict[str, dict[str, int]]:
+    """Return what was counted by the minute since a moment, added up by kind.
+
+    :param since: microseconds UTC, no longer ago than counts are kept by the minute.
+    """
+    sums = [fn.SUM(getattr(Count, name)).alias(name) for name in (*SUMS, *DURATIONS)]
+    mosts = [fn.MAX(getattr(Count, name)).alias(name) for name in MOSTS]
+    query = Count.select(Count.kind, *sums, *mosts).where(Count.span == MINUTE, Count.at >= since).group_by(Count.kind)
+    return {row.pop("kind"): {name: int(value) for name, value in row.items()} for row in query.dicts().execute(db)}
+
+
+def counted_since(db: Database) -> int | None:
+    """Return when the oldest count was made that is kept, in microseconds UTC, or None."""
+    return next(iter(Count.select(fn.MIN(Count.at)).tuples().execute(db)))[0]
 
 
 def added_up(rows: Iterable[Mapping[str, Any]], **named: Any) -> tuple:

@@ -322,6 +322,7 @@ def test_the_decorators_stand_above_the_handler(site):
         ("report", "report", "1h", "UTC"),
         ("weekly", "report", "0 4 * * 1", "Asia/Seoul"),
     ]
+    assert {row.module for row in site.rows()} == {__name__}, "which may be loaded in one application and not in another"
     assert timedelta(hours=1) and threading
 
 
