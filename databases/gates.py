@@ -12,7 +12,7 @@ TAKEN = ("taken", "day", "used", "closed_until", "paused_at", "paused_until", "b
 """What a claim reads of a gate."""
 
 LOCK = f"SELECT {', '.join(TAKEN)} FROM flagsweep_gate WHERE sort = 'kind' AND name = ? AND bucket = ?"
-PULSE = "SELECT number FROM flagsweep_pulse"
+PULSE = "SELECT max(id), count(*) FROM flagsweep_pulse"
 OTHERS = """
 SELECT coalesce(sum(hold.slots), 0) FROM flagsweep_hold AS hold JOIN flagsweep_consumer AS consumer ON consumer.id = hold.consumer
 WHERE hold.kind = ? AND hold.consumer <> ?
@@ -42,10 +42,9 @@ class Gates:
         """Return a kind's or bucket's name as its column takes it."""
         return name
 
-    def pulse(self, db: Database) -> int:
-        """Return a number that differs once schedules or gates were changed."""
-        rows = db.execute_sql(self.own(PULSE)).fetchall()
-        return rows[0][0] if rows else 0
+    def pulse(self, db: Database) -> Any:
+        """Return something that differs once schedules or gates were changed."""
+        return tuple(db.execute_sql(self.own(PULSE)).fetchone())
 
     def lock_gate(self, db: Database, name: str, bucket: str) -> dict[str, Any] | None:
         """Lock a kind's gate, making it where there is none; return what a claim reads of it, or None where somebody holds it."""

@@ -187,6 +187,9 @@ def occurrence_of(row: Schedule, intended: int, missed: int) -> Occurrence:
     return Occurrence(row.name, row.zone, intended, missed)
 
 
-def bump(db: Database) -> None:
-    """Have everybody read schedules and gates again."""
-    Pulse.update(number=Pulse.number + 1).execute(db)
+def bump(db: Database, what: str = "schedule") -> None:
+    """Have everybody read schedules and gates again.
+
+    :param what: ``schedule`` or ``gate``, whichever was changed.
+    """
+    Pulse.insert(what=what).execute(db)

@@ -100,7 +100,7 @@ class Gatekeeper:
         self._breakers_on = breakers
         self._force = force
         self._on_outage = on_outage
-        self._pulse: int | None = None
+        self._pulse: Any = None
         self._shut = Shut()
         self._breakers: dict[str, Breaker] = {}
         self._not_before: dict[str, int] = {}
@@ -375,7 +375,7 @@ class Gatekeeper:
             return False
         if closing.until > (row["closed_until"] or 0):
             self._dialect.set_gate(engine, name, bucket, {"closed_until": closing.until, "closed_why": closing.why[:500]})
-            bump(engine)
+            bump(engine, "gate")
         if not bucket:
             self.shut_now.add(name)
         elif name in self.buckets:
@@ -401,7 +401,7 @@ class Gatekeeper:
         if values:
             self._dialect.set_gate(self._connections.engine, name, "", values)
         if event is not None or (before == FRESH) != (state == FRESH):
-            bump(self._connections.engine)  # Others note their successes from now on, too, or need not any more.
+            bump(self._connections.engine, "gate")  # Others note their successes from now on, too, or need not any more.
         self._breakers[name] = state
         self._not_before.pop(name, None)
         if event is not None:

@@ -14,12 +14,15 @@ from ..databases.counts import COLUMNS, DURATIONS, MOSTS, SUMS
 from ..databases.pacer import Pacer
 from ..databases.pages import PAGE, SHARE
 from ..gates.rates import state_of
-from ..models import Count, Gate, History, Hold
+from ..models import Count, Gate, History, Hold, Pulse
 from .tally import MINUTE
 
 HOUR = 3600
 BUCKETS = 200
 """Gates of buckets that are deleted in one transaction."""
+
+PULSES = 100
+"""Pulses that are kept at the most: they are counted at every look."""
 
 DAYS = 719_163
 """The ordinal of 1970-01-01, as budgets count days."""
@@ -71,16 +74,24 @@ class Records:
         idle = (
             of_bucket & (Gate.day.is_null() | (Gate.day < today - 1)) & (Gate.closed_until.is_null() | (Gate.closed_until < now))
         )
-        names = Gate.select(Gate.sort, Gate.name, Gate.bucket).where(idle).limit(BUCKETS).tuples()
-        while found := list(names.execute(self._engine)):
+        names = Gate.select(Gate.sort, Gate.name, Gate.bucket).where(idle).tuples()
+        while found := list(names.limit(BUCKETS).execute(self._engine)):
             with self._connections.write():
                 for sort, name, bucket in found:
                     this = (Gate.sort == sort) & (Gate.name == name) & (Gate.bucket == bucket)
                     gone += Gate.delete().where(this & idle).execute(self._engine)
+        if (last := self._most_pulses()) is not None:
+            with self._connections.write():
+                Pulse.delete().where(Pulse.id < last).execute(self._engine)
         if list(Hold.select().limit(1).tuples().execute(self._engine)):
             with self._connections.write():
                 self._connections.dialect.forget_holds(self._engine)
         return gone
+
+    def _most_pulses(self) -> int | None:
+        """Return the last pulse where there are many before it."""
+        last, count = next(iter(Pulse.select(fn.MAX(Pulse.id), fn.COUNT(Pulse.id)).tuples().execute(self._engine)))
+        return last if count > PULSES else None
 
     def roll(self, keep: float, now: int) -> None:
         """Add up the minutes of each hour that is over for two days, and drop hours that are older than counts are kept.
