@@ -147,6 +147,8 @@ class Schedules:
     def run_now(self, name: str) -> Raised:
         """Raise a schedule's flag just now, whether it is paused or not; its times stay as they are.
 
+        Where no handler here has its kind, it has priority 0 and does not expire.
+
         :return: the flag's id, and ``new``, ``coalesced``, ``bumped`` or ``revived``.
         :raises UnknownSchedule: naming the nearest names there are.
         :raises ConfigError: where its row is damaged.

@@ -128,7 +128,7 @@ def test_a_wrong_spec_is_shown_with_a_caret_below_the_mistake(shop, options, tol
         (["pause", "nightly", "--until", "2020-01-01"], "until lies in the past"),
     ],
 )
-def test_what_cannot_be_meant_is_wrong_usage(shop, nightly, arguments, told):
+def test_what_cannot_be_meant_is_wrong_usage(shop, arguments, told):
     assert told in schedule(*arguments, code=2).stderr.splitlines()[-1]
 
 

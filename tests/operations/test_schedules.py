@@ -218,12 +218,12 @@ def test_what_code_has_fire_again_and_again_is_not_changed_to_fire_once(declared
     assert declared.schedules.edit("x", at="2026-12-24 18:00").sort == "at"
 
 
-@pytest.mark.parametrize("verb", ["edit", "pause", "resume", "run_now", "remove", "reset"])
-def test_a_schedule_that_is_not_there_is_named_with_the_nearest_that_are(flags, verb):
-    for name in ("nightly", "weekly", "monthly", "often", "hourly", "daily"):
-        flags.schedules.add(name, "work", every="1h", arguments={"n": len(flags.schedules.list())})
-    with pytest.raises(UnknownSchedule, match="there is no schedule 'nihgtly'; there are nightly"):
-        getattr(flags.schedules, verb)("nihgtly")
+def test_a_schedule_that_is_not_there_is_named_with_the_nearest_that_are(flags):
+    for n, name in enumerate(("nightly", "weekly", "monthly", "often", "hourly", "daily")):
+        flags.schedules.add(name, "work", every="1h", arguments={"n": n})
+    for verb in ("edit", "pause", "resume", "run_now", "remove", "reset"):
+        with pytest.raises(UnknownSchedule, match="there is no schedule 'nihgtly'; there are nightly"):
+            getattr(flags.schedules, verb)("nihgtly")
 
 
 def test_only_what_code_declares_can_be_reset(flags):
