@@ -138,21 +138,27 @@ class Book:
         :return: whether it was fired here.
         """
         with self._connections.write() as db:
-            mine = (Schedule.name == row.name) & (Schedule.next_at == row.next_at)
-            last = due.runs[-1][0] if due.runs else row.last_at
-            fired = {"fired_at": now} if due.runs else {}
-            values = {"next_at": due.next_at, "last_at": last, "skipped": Schedule.skipped + due.skipped, **fired}
-            gone = due.next_at is None and row.sort == "at"
-            query = Schedule.delete().where(mine) if gone else Schedule.update(values).where(mine)
-            if not query.execute(db):
+            if not self._advance(db, row, due, now):
                 return False
-            for item, terms in runs:
-                self._connections.dialect.raise_over(db.execute_sql, row.kind, item, terms)
+            self._raise(db, row, runs)
             if due.skipped:
                 reason = f"{due.skipped} times of the schedule {row.name} were not run: missed={row.missed!r}"
                 record(db, [Event(0, row.kind, row.key, "skipped", reason)], now)
-        row.next_at, row.last_at = due.next_at, last
+        row.next_at, row.last_at = due.next_at, _last_of(row, due)
         return True
+
+    def _advance(self, db: Database, row: Schedule, due: Due, now: int) -> bool:
+        """Have a schedule wait for its next time, or strike it off; return whether nobody has done so already."""
+        mine = (Schedule.name == row.name) & (Schedule.next_at == row.next_at)
+        if due.next_at is None and row.sort == "at":
+            return bool(Schedule.delete().where(mine).execute(db))
+        fired = {"fired_at": now} if due.runs else {}
+        values = {"next_at": due.next_at, "last_at": _last_of(row, due), "skipped": Schedule.skipped + due.skipped, **fired}
+        return bool(Schedule.update(values).where(mine).execute(db))
+
+    def _raise(self, db: Database, row: Schedule, runs: Iterable[tuple[Item, Terms]]) -> None:
+        for item, terms in runs:
+            self._connections.dialect.raise_over(db.execute_sql, row.kind, item, terms)
 
     def mend(self, row: Schedule, now: int) -> str | None:
         """Set right what a wrong clock has written; return what there is to say about it."""
@@ -170,6 +176,10 @@ class Book:
         """Take note of how the last run of a schedule's flag ended."""
         with self._connections.write() as db:
             Schedule.update(outcome=outcome, ended_at=now).where(Schedule.name == name).execute(db)
+
+
+def _last_of(row: Schedule, due: Due) -> int | None:
+    return due.runs[-1][0] if due.runs else row.last_at
 
 
 def occurrence_of(row: Schedule, intended: int, missed: int) -> Occurrence:

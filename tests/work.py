@@ -67,10 +67,12 @@ class Journal:
 class Work:
     """A site: its handlers, of which ``act`` does what a payload says, its tables, and its journal.
 
+    :param schedules: declare one, which fires in a year.
+
     Kinds: ``work`` and ``exact`` (atomic) in lane default, ``mail`` and ``slow`` in lanes of their names, ``greet`` for own rows.
     """
 
-    def __init__(self, database, journal, attempts=1000, backoff=0.01, **settings):
+    def __init__(self, database, journal, attempts=1000, backoff=0.01, schedules=False, **settings):
         self.flags = FlagSweep(database, **{"lanes": {"default": 4, "mail": 4, "slow": 1}, **settings})
         self.journal = Journal(journal)
         self.seen = {}
@@ -79,6 +81,8 @@ class Work:
         self.exact = self.flags.handler("exact", atomic=True, **options)(self.act)
         self.mail = self.flags.handler("mail", lane="mail", **options)(self.act)
         self.slow = self.flags.handler("slow", lane="slow", **options)(self.act)
+        if schedules:
+            self.work.every("365d", name="yearly", arguments={"n": 0})
         self.Person = type("Person", (Model,), {"greet": BooleanField(default=True, index=True), **_meta(self.flags, "person")})
         self.Effect = type("Effect", (Model,), {"n": IntegerField(), **_meta(self.flags, "effect")})
         self.greet = self.flags.when(self.Person.greet, kind="greet", **options)(self.greets)
@@ -455,7 +459,7 @@ def _forked(point, nth, folder):
         try:
             os.dup2(os.open(f"{folder}/log", os.O_WRONLY | os.O_CREAT), sys.stderr.fileno())
             os.environ.update({testing.AT: f"{point}:{nth}", testing.LOG: f"{folder}/reached"})
-            main("run", f"{folder}/site.db", f"{folder}/journal", '{"shutdown_timeout": 2}')
+            main("run", f"{folder}/site.db", f"{folder}/journal", '{"shutdown_timeout": 2, "schedules": true}')
         except BaseException:
             traceback.print_exc()
         os._exit(1)
