@@ -19,9 +19,6 @@ from flagsweep.config import SECOND
 from flagsweep.consumer.host import OWN
 from flagsweep.consumer.membership import Enlisted
 from flagsweep.consumer.terms import RUN
-from flagsweep.models import Schedule
-from flagsweep.schedules.book import Book
-from flagsweep.schedules.declared import Plan, key_of
 from flagsweep.testing import POINTS, drain
 
 THREADS, BATCH = 4, 20
@@ -182,7 +179,11 @@ def script(site):
     site.raise_("slow", 40, do="stop", seconds=0.01)
     site.raise_many("slow", range(41, 100))
     for number, (kind, missed, runs) in DUE.items():
-        add_schedule(site, number, kind, missed, runs)
+        due = site.flags.clock.now() - 2 * HOUR - HOUR // 2
+        site.add_schedule(f"s{number}", kind, number, "1h", missed, due, do="effect" if kind == "exact" else "ok")
+        for _ in range(runs):
+            site.journal.write("invoke", f"{kind}:{number}")
+        site.journal.write("raised", f"{kind}:{number}")
 
 
 DUE = {301: ("work", "once", 1), 302: ("slow", "all", 3), 303: ("exact", "once", 1)}
@@ -190,24 +191,9 @@ DUE = {301: ("work", "once", 1), 302: ("slow", "all", 3), 303: ("exact", "once",
 HOUR = 3600 * SECOND
 
 
-def add_schedule(site, number, kind, missed, runs):
-    """Add a schedule of every hour that was to fire three times already."""
-    item = site.flags.handlers[kind].item_of({"n": number, "do": "effect" if kind == "exact" else "ok"}, 4096)
-    plan, now, book = Plan.of("every", "1h", "UTC", missed), site.flags.clock.now(), Book(site.flags.connections)
-    values = {"kind": kind, "payload": item.payload, "key": key_of(item, plan, single=True)}
-    with site.flags.connections.write() as db:
-        book.add(db, f"s{number}", values, plan, "a test", now)
-        book.set(db, f"s{number}", next_at=now - 2 * HOUR - HOUR // 2)
-    site.flags.connections.close_engine()
-    for _ in range(runs):
-        site.journal.write("invoke", f"{kind}:{number}")
-    site.journal.write("raised", f"{kind}:{number}")
-
-
 def check_schedules(site):
     """Check that each occurrence that was owed has run as a flag of its own, and that all schedules wait for their next time."""
-    with site.flags.connections.lent("") as db:
-        rows = {row.name: row for row in Schedule.select().execute(db)}
+    rows = site.schedules()
     assert rows.keys() == {"yearly", *(f"s{number}" for number in DUE)}
     assert all(row.next_at > site.flags.clock.now() for row in rows.values())
     started = defaultdict(set)

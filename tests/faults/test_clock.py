@@ -5,11 +5,12 @@ import signal
 import time
 from collections import Counter
 
+from slots import Answered, occurrences
+from timetable import TABLE, Timetable
 from work import Ledger, freeze
 from world import OUTCOMES, World, live, quick_folder
 
-NO_SCHEDULES = "schedules do not exist yet: what is due is flags, delayed, backing off and snoozed"
-
+from flagsweep.schedules.declared import POLICIES
 
 class ClockWorld(World):
     """A world in which consumers live for ever, and clocks do not."""
@@ -35,7 +36,26 @@ def test_f19_no_flag_is_stuck_whatever_the_clock_does(tmp_path, seed, sized, rep
         f"{lived:,.0f} virtual days, the clock set {seen['set_clock']} times, {seen['raise_one']} raises, {seen['runs']} runs: "
         "lost 0, repeats without a cause 0, stuck beyond twice their wait 0",
         seen["set_clock"] > 0,
-        why=NO_SCHEDULES,
+    )
+
+
+def test_f19_no_time_of_a_schedule_is_missed_or_fires_twice_whatever_the_clock_does(tmp_path, seed, sized, report):
+    days, seen, lived, answered = sized(100, 10_000), Counter(), 0, 0
+    with quick_folder(tmp_path) as folder:
+        while lived < days:
+            place = folder / str(int(lived))
+            place.mkdir()
+            world = live(place, seed + int(lived), days=min(days - lived, 500), sort=Timetable)
+            seen += world.seen
+            lived += world.days()
+            answered += sum(line.ran for line in world.lines.values())
+    report(
+        "F19",
+        f"{len(TABLE)} schedules of each policy in {len({zone for _, _, zone, _ in TABLE})} zones, while consumers vanish",
+        f"{lived:,.0f} virtual days, the clock set {seen['set_clock']} times, {seen['vanished']} consumers vanished, "
+        f"{seen['overtaken']} stood still as they were about to fire: {seen['link']} firings, {answered:,} times answered for: "
+        "missed 0, doubled 0, stuck 0",
+        seen["set_clock"] > 0 and seen["vanished"] > 0 and seen["overtaken"] > 0 and answered > 0,
     )
 
 
@@ -82,5 +102,35 @@ def test_f18_a_consumer_that_was_suspended_goes_on_and_repeats_nothing(backend, 
         and not during
         and refused,
         backend=backend.name,
-        why=NO_SCHEDULES,
+    )
+
+
+def test_f18_the_schedules_of_a_suspended_consumer_catch_up_once(backend, until, sized, bound, report):
+    """What was to fire meanwhile fires as its policy says, and the next times as ever."""
+    seconds, site = sized(10, 600, 3), backend.site()
+    for number, missed in enumerate(POLICIES):
+        site.add_schedule(missed, "work", number, "1s", missed)
+    times = {name: row.next_at for name, row in site.schedules().items()}
+    child = backend.consume()
+    until(lambda: len(occurrences(site)) >= 6)
+    freeze(child)
+    began = time.monotonic()
+    until(lambda: time.monotonic() - began >= seconds, limit=seconds + 5, every=0.05)
+    os.kill(child.pid, signal.SIGCONT)
+    resumed = time.monotonic()
+    until(lambda: len({run.flag for run in occurrences(site) if run.at > resumed}) == 3)
+    first = max(min(run.at for run in occurrences(site) if run.at > resumed and run.flag == f"work:{n}") for n in range(3))
+    until(lambda: len([run for run in occurrences(site) if run.at > resumed + 1]) >= 6)
+    site.pause_schedules()
+    until(site.is_idle)
+    child.terminate()
+    assert child.wait(10) == 0
+    answered = [Answered(site, f"work:{n}", row, times[row.name]) for n, row in enumerate(map(site.schedules().get, POLICIES))]
+    report(
+        "F18",
+        f"SIGSTOP for {seconds} s of a consumer with a schedule of every second for each policy",
+        f"{sum(each.count for each in answered)} times: fired twice {sum(each.twice for each in answered)}, neither run nor "
+        f"skipped {sum(each.missed for each in answered)}; all caught up {first - resumed:.2f} s <= {bound(2):g} s after SIGCONT",
+        not any(each.twice or each.missed for each in answered) and first - resumed <= bound(2),
+        backend=backend.name,
     )
