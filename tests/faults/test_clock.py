@@ -5,12 +5,16 @@ import signal
 import time
 from collections import Counter
 
+import pytest
 from slots import Answered, occurrences
 from timetable import TABLE, Timetable
 from work import Ledger, freeze
 from world import OUTCOMES, World, live, quick_folder
 
 from flagsweep.schedules.declared import POLICIES
+
+THREADS, BATCH = 4, 20
+
 
 class ClockWorld(World):
     """A world in which consumers live for ever, and clocks do not."""
@@ -132,5 +136,45 @@ def test_f18_the_schedules_of_a_suspended_consumer_catch_up_once(backend, until,
         f"{sum(each.count for each in answered)} times: fired twice {sum(each.twice for each in answered)}, neither run nor "
         f"skipped {sum(each.missed for each in answered)}; all caught up {first - resumed:.2f} s <= {bound(2):g} s after SIGCONT",
         not any(each.twice or each.missed for each in answered) and first - resumed <= bound(2),
+        backend=backend.name,
+    )
+
+
+@pytest.mark.parametrize("kills", [0, 1])
+def test_f18_two_consumers_that_fire_at_once_fire_each_time_once(backend, until, sized, report, kills):
+    """On SQLite there is one consumer; beside it sweeps go on and on, which fire, too."""
+    seconds, site, deaths = sized(20, 300, 5), backend.site(), {}
+    names = [f"s{number}" for number in range(50)]
+    for number, name in enumerate(names):
+        site.add_schedule(name, "work", number, "1s", "all")
+    times = {name: row.next_at for name, row in site.schedules().items()}
+    modes = ("run", "sweep") if backend.name == "sqlite" else ("run", "run")
+    children = [backend.consume(mode=mode, sweepers=2, batch=BATCH) for mode in modes]
+    until(lambda: len(occurrences(site)) >= 50)
+    began = time.monotonic()
+    if kills:
+        until(lambda: time.monotonic() - began >= seconds / 2, limit=seconds)
+        children[0].kill()
+        children[0].wait()
+        deaths[children[0].pid] = time.monotonic()
+        children[0] = backend.consume(mode=modes[0], sweepers=2, batch=BATCH)
+    until(lambda: time.monotonic() - began >= seconds, limit=seconds + 5, every=0.05)
+    site.pause_schedules()
+    until(site.is_idle, limit=20)
+    backend.journal.with_suffix(".stop").touch()
+    for child, mode in zip(children, modes, strict=True):
+        if mode == "run":
+            child.terminate()
+        assert child.wait(10) == 0, child.log.read_text()
+    rows, by = site.schedules(), Counter(run.pid for run in occurrences(site))
+    answered = [Answered(site, f"work:{n}", rows[name], times[name], deaths) for n, name in enumerate(names)]
+    repeated, most = sum(each.repeated for each in answered), kills * (THREADS + 2 * BATCH)
+    report(
+        "F18",
+        f"two consumers, 50 schedules of every second for {seconds} s" + (", SIGKILL of one amid it" if kills else ""),
+        f"{sum(each.count for each in answered)} times, run by {len(by)} processes: fired twice "
+        f"{sum(each.twice for each in answered)}, missed {sum(each.missed + each.skipped for each in answered)}, "
+        f"run again after the death of their process {repeated} <= {most}",
+        len(by) >= 2 and repeated <= most and not any(each.twice or each.missed or each.skipped for each in answered),
         backend=backend.name,
     )
