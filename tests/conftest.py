@@ -62,6 +62,7 @@ _ON_SERVERS = (
     "sessions",
     "spare",
     "start",
+    "upgrade",
 )
 ON_SERVERS = tuple(f"test_{name}.py" for name in _ON_SERVERS)
 """Where a parameter names the server that a test talks to."""
