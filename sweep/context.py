@@ -57,6 +57,9 @@ class FlagContext:
     def progress(self, cursor: Any) -> None:
         """Keep how far the work has come; the next attempt finds it as ``flag.cursor``.
 
+        Within a transaction of the handler's on ``flags.database`` it is kept with what that writes, or not at all. With
+        ``raise Snooze(0)`` after it each run does one piece: a ``rate`` counts pieces, and the breaker takes each for a success.
+
         :param cursor: any small JSON value.
         :raises PayloadError: where it is not.
         :raises ClaimLost: where the flag was lowered by hand meanwhile, or is no longer this consumer's.
