@@ -35,7 +35,7 @@ def evidence(judge):
         return judge.Call(number / 10, number / 10 + 0.05, page, status, wait)
 
     calls = [called(n) for n in range(20)] + [called(20, 429, 2)._replace(left=2.05)]
-    kept = [judge.lesson(school.id, number) for school in judge.schools(ROWS) for number in range(school.rows)]
+    kept = [tuple(judge.lesson(school.id, number).values()) for school in judge.schools(ROWS) for number in range(school.rows)]
     return judge.Evidence(ROWS, calls, kept, 1, ["began", "ended"], 0, 0, 1.0)
 
 
@@ -50,12 +50,12 @@ def test_what_is_as_it_should_be_is_not_blamed(judge, evidence):
 def test_a_row_that_is_missing_or_another_is_seen(judge, evidence):
     row = evidence.kept.pop()
     assert broken(judge, evidence) == ["kept"]
-    evidence.kept.append({**row, "room": 1})
+    evidence.kept.append((*row[:-1], 1))
     assert broken(judge, evidence) == ["kept"]
 
 
 def test_a_row_that_is_there_twice_is_seen(judge, evidence):
-    evidence.kept.append({**evidence.kept[0], "id": 17})
+    evidence.kept.append((17, *evidence.kept[0][1:]))
     assert broken(judge, evidence) == ["kept", "kept twice"]
 
 

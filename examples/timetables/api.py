@@ -22,7 +22,7 @@ from socketserver import TCPServer
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
-RATE, BURST, AT_ONCE = 12, 2, 4
+RATE, BURST, AT_ONCE = 15, 2, 4
 """What it grants: requests a second, so many more in a burst, and so many at the same time."""
 
 TAKES = (0.04, 0.2)

@@ -85,7 +85,7 @@ def collect_week(flag):
 
 @flags.handler(
     lane="api",
-    rate="12/s burst 2",  # what the API grants: a run is a request
+    rate="15/s burst 2",  # what the API grants: a run is a request
     limit=4,
     breaker=3,
     backoff=Backoff(first=1, factor=1, cap=1),

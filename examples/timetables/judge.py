@@ -73,7 +73,7 @@ class Evidence:
 
     :param rows: lessons that the API has.
     :param calls: the API's log.
-    :param kept: the site's lessons, each a dict.
+    :param kept: the site's lessons, by their id: the values that the API gives, in its order.
     :param in_hand: flags that the consumer had claimed when it was killed.
     :param outages: what the breaker told, in order.
     :param still_up: flags that are up at the end; ``dead``: those that are dead.
@@ -135,14 +135,14 @@ def verdict(evidence):
 
 
 def _kept(evidence):
-    served = [lesson(school.id, number) for school in schools(evidence.rows) for number in range(school.rows)]
+    served = [tuple(lesson(school.id, number).values()) for school in schools(evidence.rows) for number in range(school.rows)]
     same = evidence.kept == served
     remark = f"rows of {len(served):,} that the API has" + ("" if same else ", and they are not the same")
     return Line("kept", f"{len(evidence.kept):,}", remark, same)
 
 
 def _twice(evidence):
-    where = Counter((row["school"], row["day"], row["period"], row["form"]) for row in evidence.kept)
+    where = {row[1:5] for row in evidence.kept}  # school, day, period, form
     return _at_most("kept twice", len(evidence.kept) - len(where), 0, "lessons of one form at one time")
 
 

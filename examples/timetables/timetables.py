@@ -37,11 +37,13 @@ LIMIT = 120.0
 OUTAGE = 4.0
 """Seconds without an API."""
 
-EARLY = 2.0
+EARLY = 1.0
 """Seconds before the week that the consumer is started."""
 
 MOMENTS = ((0.15, 0.22, "crowd"), (0.35, 0.48, "kill"), (0.58, 0.68, "outage"))
 """What happens between which shares of the pages."""
+
+LESSONS = "SELECT id, school_id, day, period, form, subject, room FROM lesson ORDER BY id"
 
 SEOUL = ZoneInfo("Asia/Seoul")
 
@@ -254,11 +256,10 @@ class Show:
 
     def _evidence(self, trouble):
         self._log.look()
-        lessons = self._site.Lesson
         return Evidence(
             rows=self._size.rows,
             calls=self._log.calls,
-            kept=list(lessons.select().order_by(lessons.id).dicts()),
+            kept=self._site.database.execute_sql(LESSONS).fetchall(),
             in_hand=self._in_hand,
             outages=self._outages(),
             still_up=self._up(),
