@@ -92,12 +92,13 @@ def collect_week(flag):
     max_attempts=50,  # of all pages together: coming further does not set them back
 )
 def collect(school, week, flag):
-    """Fetch one page, keep it, note how far that is, and ask for another turn: so each page counts against the rate."""
+    """Fetch one page, keep it together with how far that is, and ask for another turn: so each page counts against the rate."""
     page = ask(f"/lessons?school={school}&after={flag.cursor or 0}")
-    with database:
+    with database:  # one commit: rows and cursor
         Lesson.insert_many(page["lessons"]).on_conflict_replace().execute()
+        if page["next"] is not None:
+            flag.progress(page["next"])
     if page["next"] is not None:
-        flag.progress(page["next"])
         raise Snooze(0)
 
 
