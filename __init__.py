@@ -16,11 +16,14 @@ from .errors import (
     SignatureError,
     Snooze,
     UnknownKind,
+    UnknownSchedule,
 )
 from .gates.retry_after import retry_after
 from .handlers import Handler
 from .models import Raised
 from .operations.info import FlagInfo
+from .operations.kinds import KindInfo
+from .operations.schedule_info import ScheduleInfo
 
 __all__ = [
     "Backoff",
@@ -32,14 +35,17 @@ __all__ = [
     "FlagSweep",
     "FlagSweepError",
     "Handler",
+    "KindInfo",
     "LaneStuck",
     "LeaseHeld",
     "NotReady",
     "PayloadError",
     "Raised",
     "Retry",
+    "ScheduleInfo",
     "SignatureError",
     "Snooze",
     "UnknownKind",
+    "UnknownSchedule",
     "retry_after",
 ]

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from ..config import Clock
@@ -47,7 +48,7 @@ class Firing:
         self._clock = clock
         self._shut = Shut()
         self._lock = threading.Lock()
-        self._pulse: int | None = None
+        self._pulse: Any = None
         self._rows: list[Schedule] = []
         self._told: dict[str, Seldom] = {}
 

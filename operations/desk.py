@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import Clock, Settings
+from ..consumer.opened import Opening
 from ..databases.connections import Connections
-from ..handlers import Handler
+from ..handlers import Handler, Handlers
 from ..models import SiteVerbs
 from ..sweep.claims import Store
 from .doctor.examine import examine
 from .doctor.finding import Finding
 from .flags import Flags
 from .info import FlagInfo
+from .kinds import KindInfo, kinds
+from .schedules import Schedules
 from .status import status
 
 
@@ -22,6 +25,8 @@ class Desk:
     """Look after flags."""
 
     clock: Clock
+    _opening: Opening
+    _handlers: Handlers
 
     if TYPE_CHECKING:  # What a FlagSweep has of its other parts.
 
@@ -50,11 +55,19 @@ class Desk:
         return sorted({*self.settings.lanes, *(handler.lane for handler in self._by_kind().values())})
 
     def status(self) -> dict[str, Any]:
-        """Return what is up: ``lanes`` with counts and the oldest due flag's age in seconds, and ``consumers``.
+        """Return what is up: ``lanes`` with counts and the oldest due flag's age in seconds, ``consumers``, and
+        ``overdue_schedules``: those that are due and have no handler here.
 
         Flags of kinds without a handler are counted under the lane ``-``.
         """
         return status(self.store, self.verbs, self.lane_names(), self._by_kind(), self.clock)
+
+    def kinds(self) -> list[KindInfo]:
+        """Return how each kind does, by name: what is due, how much is done, how well, and how long it takes.
+
+        Kinds that have a handler here, flags, or runs within the last day.
+        """
+        return kinds(self.connections, self.verbs, self._by_kind(), self.clock)
 
     def find(
         self,
@@ -108,6 +121,11 @@ class Desk:
     def lower(self, kind: str, key: str) -> bool:
         """Take a flag down, whatever its state; return whether it was up. A handler that runs just now is not stopped."""
         return self._flags().lower(kind, key)
+
+    @property
+    def schedules(self) -> Schedules:
+        """The schedules, to ``list``, ``add``, ``edit``, ``pause``, ``resume``, ``run_now``, ``remove`` and ``reset``."""
+        return Schedules(self, self._by_kind(), self._handlers.schedules, self._opening.opened().tell)
 
     def doctor(self) -> list[Finding]:
         """Check the surroundings; return findings, each with its level, what was found, and the fix."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from peewee import Database
@@ -15,7 +16,7 @@ from ..errors import ConfigError
 from ..models import Event, Pulse, Schedule, record
 from ..payloads import Item
 from .catching import Due, believed, first, mended
-from .declared import Declarations, Declared, Plan, is_loaded
+from .declared import Declarations, Declared, Plan, is_loaded, key_of
 
 BY_HAND = ("sort", "spec", "zone", "missed", "grace", "cap", "payload", "key")
 """What a hand may change of a schedule that code declares."""
@@ -77,10 +78,19 @@ class Book:
             return None
         changed = json.loads(row.changed or "[]")
         kept = {name: value for name, value in values.items() if name not in changed}
+        if (key := self._key_of(declared, row, kept, plan)) is not None:
+            kept["key"] = key
         if {"sort", "spec", "zone"} & set(kept):
             kept["next_at"] = first(plan, now)
         Schedule.update(code=said, **kept).where(Schedule.name == declared.name).execute(db)
         return f"the schedule {declared.name} was changed in the code: {plan.spec.plain()}"
+
+    def _key_of(self, declared: Declared, row: Schedule, kept: Mapping[str, Any], plan: Plan) -> str | None:
+        """Return the key of a row of which the code says one part and a hand another; None where it stays."""
+        missed = kept.get("missed", row.missed)
+        if "payload" in kept:
+            return key_of(declared.item, replace(plan, missed=missed), declared.single)
+        return "" if missed == "all" else None
 
     def _insert(self, db: Database, values: Mapping[str, Any], plan: Plan, now: int) -> str | None:
         """Enter a new schedule; return what there is to say, or None where its one moment has passed."""
@@ -177,6 +187,9 @@ def occurrence_of(row: Schedule, intended: int, missed: int) -> Occurrence:
     return Occurrence(row.name, row.zone, intended, missed)
 
 
-def bump(db: Database) -> None:
-    """Have everybody read schedules and gates again."""
-    Pulse.update(number=Pulse.number + 1).execute(db)
+def bump(db: Database, what: str = "schedule") -> None:
+    """Have everybody read schedules and gates again.
+
+    :param what: ``schedule`` or ``gate``, whichever was changed.
+    """
+    Pulse.insert(what=what).execute(db)

@@ -90,8 +90,8 @@ class Store:
         """Return something that differs when any other connection has committed."""
         return self._dialect.changes(self._engine)
 
-    def pulse(self) -> int:
-        """Return a number that differs once schedules or gates were changed."""
+    def pulse(self) -> Any:
+        """Return something that differs once schedules or gates were changed."""
         return self._dialect.pulse(self._engine)
 
     def waiting_kinds(self) -> list[str]:

@@ -28,12 +28,14 @@ COMMANDS = {
     "init": [],
     "sweep": [],
     "status": [],
+    "kinds": [],
     "list": [],
     "show": ["1"],
     "raise": ["send", "[5]"],
     "retry": ["--all", "--yes"],
     "discard": ["--all", "--yes"],
     "lower": ["send", '{"user_id":1}'],
+    "schedule": ["list"],
     "doctor": [],
 }
 

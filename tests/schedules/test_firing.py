@@ -322,6 +322,7 @@ def test_the_decorators_stand_above_the_handler(site):
         ("report", "report", "1h", "UTC"),
         ("weekly", "report", "0 4 * * 1", "Asia/Seoul"),
     ]
+    assert {row.module for row in site.rows()} == {__name__}, "which may be loaded in one application and not in another"
     assert timedelta(hours=1) and threading
 
 
@@ -330,3 +331,18 @@ def test_the_setting_says_the_zone_where_the_schedule_does_not(site):
     site.handler.cron("0 4 * * *")
     site.sweep()
     assert site.row().next_at == NEW_YEAR + 3 * HOUR * SECOND
+
+
+def test_who_changes_a_schedule_in_a_long_transaction_holds_up_nobody(site, client):
+    """A number that is counted up would be locked by it, and every consumer that starts would wait."""
+    site.handler.cron("0 * * * *")
+    site.sweep()
+    if site.flags.connections.dialect.one_writer:
+        pytest.skip("with one writer everybody waits for a long transaction")
+    with site.flags.database.connection_context(), site.flags.database.atomic():
+        site.flags.schedules.pause("work")
+        other = site.begin()
+        site.handler.cron("0 * * * *")
+        site.handler.every("1h", name="new")
+        assert other.sweep() == {}
+    assert site.row().paused_at is not None and site.row("new") is not None
