@@ -18,6 +18,7 @@ from .errors import (
     UnknownKind,
     UnknownSchedule,
 )
+from .gates.retry_after import retry_after
 from .handlers import Handler
 from .models import Raised
 from .operations.info import FlagInfo
@@ -46,4 +47,5 @@ __all__ = [
     "Snooze",
     "UnknownKind",
     "UnknownSchedule",
+    "retry_after",
 ]

@@ -21,7 +21,7 @@ from .demand import SATED
 from .discovery import Discovery, Found
 from .gatekeeper import Gatekeeper
 from .member import Member
-from .outcomes import DONE, EXPIRED, NOT_STARTED
+from .outcomes import DONE, EXPIRED, NOT_STARTED, Outcome
 from .parts import HELD, Parts
 from .settler import Done, News, OnDead, Settled, Settler
 from .slots import Slots
@@ -317,7 +317,7 @@ class Lane:
         others = [done for done in outcomes if done[1] is not DONE]
         heard = self.gates.heard() | {claimed.kind for claimed, outcome, _ in others if outcome.fingerprint is not None}
         for claimed, outcome, _ in outcomes if heard else others:
-            if outcome.counted == DONE.counted and outcome is not NOT_STARTED:
+            if _answered(claimed, outcome):
                 if claimed.kind in heard:
                     self.gates.ended(claimed, None)
             elif outcome.fingerprint is not None:
@@ -364,6 +364,13 @@ class Lane:
 
     def _may_claim(self) -> bool:
         return self._member.may_claim(self.name)
+
+
+def _answered(claimed: Claimed, outcome: Outcome) -> bool:
+    """Return whether a flag tells that its provider answers: it succeeded, or came further before it asked for later."""
+    if outcome.counted == "snoozed":
+        return claimed.progressed
+    return outcome.counted == DONE.counted and outcome is not NOT_STARTED
 
 
 def _in_hand(claimed: list[Claimed], slots: Slots) -> Counter[str]:

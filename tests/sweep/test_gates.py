@@ -238,6 +238,40 @@ def test_what_a_handler_asked_for_is_no_failure_of_its_provider(flags, error):
     assert len(state["tried"]) == 40
 
 
+@pytest.fixture
+def paging(flags):
+    """Give a handler that comes a page further in each run, and fails as long as ``down`` is set, or for these pages."""
+    state = {"down": False, "pages": 0, "bad": lambda page: False}
+
+    def page(n, flag):
+        state["pages"] += 1
+        if state["down"] or state["bad"](state["pages"]):
+            raise ConnectionError("no route")
+        flag.progress((flag.cursor or 0) + 1)
+        if flag.cursor < 10:
+            raise Snooze(0)
+
+    flags.handler("page", backoff=3600, max_attempts=100)(page).raise_many([(n,) for n in range(20)])
+    return state
+
+
+def test_whoever_comes_further_and_asks_for_later_tells_that_the_provider_answers(flags, paging):
+    paging["bad"] = lambda page: page % 6 == 0
+    flags.sweep()
+    assert paging["pages"] > 60, "failures that lie among pages which came close no gate"
+
+
+def test_a_probe_that_comes_further_and_asks_for_later_ends_the_outage(flags, clock, paging):
+    told = []
+    flags.on_outage(lambda *news: told.append(news[1]))
+    paging["down"] = True
+    flags.sweep()
+    paging["down"] = False
+    clock.advance(31)
+    flags.sweep(limit=1)
+    assert told == ["began", "ended"]
+
+
 def test_another_kind_goes_on_while_one_waits(flags):
     state = failing(flags)
     state["handler"].raise_many([(n,) for n in range(1000)])
