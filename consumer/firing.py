@@ -48,6 +48,8 @@ class Firing:
         self._shut = Shut()
         self._lock = threading.Lock()
         self._pulse: int | None = None
+        self.pulse: int | None = None
+        """What counts the changes of schedules and gates, as it was last read."""
         self._rows: list[Schedule] = []
         self._told: dict[str, Seldom] = {}
 
@@ -93,7 +95,7 @@ class Firing:
 
     def _refresh(self) -> None:
         """Read the schedules again where any was changed."""
-        pulse = self._store.pulse()
+        pulse = self.pulse = self._store.pulse()
         if pulse != self._pulse:
             self._rows = self._book.rows(self._store.connections.engine)
             self._shut = Shut(Gate.select().where(Gate.bucket == "").execute(self._store.connections.engine))

@@ -157,7 +157,7 @@ class Watcher(threading.Thread):
         """Return when the next gate opens by itself, in seconds of the monotonic clock, once all were read that have changed."""
         times = []
         for lane in self._lanes.values():
-            lane.gates.refresh()
+            lane.look_at_gates()
             if (opens_at := lane.gates.opens_at(now)) is not None:
                 times.append(clock + max(0.001, (opens_at - now) / SECOND))
         return min(times, default=math.inf)

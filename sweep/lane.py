@@ -110,6 +110,7 @@ class Lane:
         self.gates = Gatekeeper(name, handlers, self._store, shared.zone, shared.breakers, shared.force, shared.on_outage)
         limited = {kind: each.kind for kind, each in handlers.items() if each.options.limit is not None}
         pool.slots = Slots(limited, self.gates.slots)
+        pool.is_urgent = lambda: self.gates.has_shut
         self.claimer = Claimer(handlers, self._store, pool, self._pacer, self._member, self._parts, self.discovery, self.gates)
         self.settler = Settler(handlers, self._store, self._parts, self.discovery, shared.on_dead, shared.thorough)
 
@@ -141,6 +142,13 @@ class Lane:
         """
         trouble = self.pool.trouble(stuck_after)
         return trouble and f"lane {self.name} is stuck: {trouble}"
+
+    def look_at_gates(self) -> None:
+        """Read the gates again where any was changed; what was shut and has not started is given back at the next turn, which
+        whoever waits for the threads begins at once."""
+        self.gates.refresh(self._clock.now())
+        if self.gates.has_shut:
+            self.demand.post()
 
     def stop(self) -> None:
         """Claim nothing more, and give back what has not started."""
@@ -346,9 +354,9 @@ class Lane:
         consumer for dead, so whatever its threads have is given back here.
         """
         before, self._claims_under = self._claims_under, self._member.id
+        shut = self.gates.take_shut()
         if self.stopping or before != self._claims_under:
             return self.pool.recall()
-        shut, self.gates.shut_now = self.gates.shut_now, set()
         return self.pool.recall({kind for kind, each in self.handlers.items() if each.kind in shut}) if shut else []
 
     def _wants_more(self) -> bool:

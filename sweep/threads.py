@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from queue import SimpleQueue
 
@@ -69,6 +69,8 @@ class Pool:
         self._closed = False
         self.slots = Slots({}, {})
         """The limits of kinds within this consumer."""
+        self.is_urgent: Callable[[], bool] = lambda: False
+        """Whether something that was given must be given back, so that the next turn is not to wait."""
 
     # For the sweep.
 
@@ -198,7 +200,7 @@ class Pool:
 
     def _is_ready(self) -> bool:
         done = len(self._done)
-        if done >= self.outstanding or (done and time.monotonic() - self._first_done >= self.GROUP):
+        if self.is_urgent() or done >= self.outstanding or (done and time.monotonic() - self._first_done >= self.GROUP):
             return True
         if self.demand.hungry == HUNGRY:
             return len(self._todo) <= self._low_water or self.stopping
