@@ -19,6 +19,7 @@ from .errors import (
 )
 from .handlers import Handler
 from .models import Raised
+from .operations.gate_info import GateInfo
 from .operations.info import FlagInfo
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "FlagInfo",
     "FlagSweep",
     "FlagSweepError",
+    "GateInfo",
     "Handler",
     "LaneStuck",
     "LeaseHeld",
