@@ -37,7 +37,7 @@ def raise_flag(given: Given, kind: str, arguments: str, at: str | None, as_json:
         raise click.UsageError("give --delay or --at, not both")
     handler = given.site().handler_of(kind)
     args, kwargs = _read_arguments(arguments)
-    raised = handler.using(at=_parse_time(at), **options).raise_flag(*args, **kwargs)
+    raised = handler.using(at=parse_time(at, "--at"), **options).raise_flag(*args, **kwargs)
     if as_json:
         print_json(raised._asdict())
     else:
@@ -55,11 +55,14 @@ def _read_arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
     return ([], values) if isinstance(values, dict) else (values, {})
 
 
-def _parse_time(text: str | None) -> datetime | None:
-    """Return the time that ISO 8601 text names, local where it names no zone."""
+def parse_time(text: str | None, option: str) -> datetime | None:
+    """Return the time that ISO 8601 text names, local where it names no zone.
+
+    :param option: the one that it was given with.
+    """
     if text is None:
         return None
     try:
         return datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text)).astimezone()
     except (ValueError, OverflowError) as error:
-        raise Misuse(f"--at must be a time such as 2030-01-31T09:00 or 2030-01-31T09:00:00+01:00, got {text!r}") from error
+        raise Misuse(f"{option} must be a time such as 2030-01-31T09:00 or 2030-01-31T09:00:00+01:00, got {text!r}") from error

@@ -164,6 +164,12 @@ class Gatekeeper:
         """Return the kinds that may be claimed just now, as far as is known."""
         return [kind for kind in kinds if self.closing(kind, now) is None]
 
+    @property
+    def threads(self) -> int | None:
+        """How many threads a hand has given this lane; None: as many as the settings say."""
+        row = self._shut.row("lane", self._lane)
+        return None if row is None else row.threads
+
     def opens_at(self, now: int) -> int | None:
         """Return when the next gate opens by itself, in microseconds UTC; None: none does."""
         closings = (self.closing(kind, now) for kind in self._handlers)

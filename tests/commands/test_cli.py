@@ -9,7 +9,23 @@ from rig import plain
 
 from flagsweep import FlagSweep, cli
 
-PRESENT = ["init", "run", "sweep", "status", "list", "show", "raise", "retry", "discard", "lower", "doctor"]
+PRESENT = [
+    "init",
+    "run",
+    "sweep",
+    "status",
+    "list",
+    "show",
+    "raise",
+    "retry",
+    "discard",
+    "lower",
+    "pause",
+    "resume",
+    "gates",
+    "lane",
+    "doctor",
+]
 
 
 def test_help_lists_the_commands_in_the_order_in_which_a_site_meets_them():
@@ -22,7 +38,7 @@ def test_every_command_explains_itself_without_an_app(command):
     assert flagsweep(command, "--help").stdout.startswith(f"Usage: flagsweep {command}")
 
 
-@pytest.mark.parametrize("command", ["sweep", "status", "list", "show", "raise", "doctor"])
+@pytest.mark.parametrize("command", ["sweep", "status", "list", "show", "raise", "gates", "doctor"])
 def test_every_reading_command_has_json(command):
     assert "--json" in flagsweep(command, "--help").stdout
 
@@ -37,6 +53,8 @@ WORKING = [
     ["retry", "1"],
     ["discard", "--all", "--yes"],
     ["lower", "send", "x"],
+    ["pause", "send"],
+    ["gates"],
 ]
 
 
