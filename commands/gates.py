@@ -112,8 +112,8 @@ def _folded(line: str) -> str:
 def _lines(gate: GateInfo, now: int) -> list[str]:
     """Return a gate as lines: what it is and whether it is closed, then what there is besides."""
     bucket = f", bucket {gate.bucket}" if gate.bucket else ""
-    state = f"closed: {gate.why}" if gate.closed else "open"
-    lines = [f"{f'{gate.sort} {gate.name}'.strip()}{bucket}: {state}"]
+    state = f"is closed: {gate.why}" if gate.closed else "is open"
+    lines = [f"{f'{gate.sort} {gate.name}'.strip()}{bucket} {state}"]
     if gate.closed:
         since = "" if gate.since is None else f"since {_shown(gate.since)}, "
         until = "until somebody resumes it" if gate.until is None else f"until {_shown(gate.until)} ({_in(gate.until, now)})"

@@ -44,25 +44,25 @@ class Views:
         self._in_hand = in_hand
         self._now = now
 
-    def list(self) -> list[GateInfo]:
+    def infos(self) -> list[GateInfo]:
         """Return what is closed or limited: all first, then lanes, then kinds, each by name."""
         return [*self._of_all(), *self._of_lanes(), *self._of_kinds(), *self._of_buckets()]
 
     def _of_all(self) -> Iterator[GateInfo]:
         row = self._shut.row(ALL, "")
-        if row is not None and (closing := self._shut.paused("", "", self._now)) is not None:
-            yield self._paused(row, closing, sum(self._due.values()))
+        if row is not None and (closings := self._shut.pauses("", "", self._now)):
+            yield self._paused(row, closings, sum(self._due.values()))
 
     def _of_lanes(self) -> Iterator[GateInfo]:
         for row in self._rows:
-            closing = self._shut.paused("", row.name, self._now) if row.sort == "lane" else None
-            if row.sort == "lane" and (closing is not None or row.threads is not None):
+            closings = self._shut.pauses("", row.name, self._now) if row.sort == "lane" else []
+            if closings or (row.sort == "lane" and row.threads is not None):
                 kinds = [kind for kind, each in self._handlers.items() if each.lane == row.name]
-                yield self._paused(row, closing, sum(self._due.get(kind, 0) for kind in kinds) if self._handlers else None)
+                yield self._paused(row, closings, sum(self._due.get(kind, 0) for kind in kinds) if self._handlers else None)
 
-    def _paused(self, row: Gate, closing: Closing | None, waiting: int | None) -> GateInfo:
+    def _paused(self, row: Gate, closings: list[Closing], waiting: int | None) -> GateInfo:
         info = GateInfo(row.sort, row.name, waiting=waiting, threads=row.threads)
-        return info if closing is None else _closed(info, row, [closing])
+        return _closed(info, row, closings) if closings else info
 
     def _of_kinds(self) -> Iterator[GateInfo]:
         names = {row.name for row in self._rows if row.sort == "kind" and not row.bucket}
@@ -90,7 +90,7 @@ class Views:
     def _closings(self, info: GateInfo, row: Gate, handler: Handler | None) -> Iterator[Closing | None]:
         """Yield why nothing of a kind starts just now."""
         state, now = Breaker.parse(row.breaker), self._now
-        yield self._shut.paused(info.name, "" if handler is None else handler.lane, now)
+        yield from self._shut.pauses(info.name, "" if handler is None else handler.lane, now)
         yield self._shut.asked_to_wait(info.name, now)
         quiet = None if handler is None else handler.options.quiet
         if quiet is not None and (opens_at := quiet.closed_until(now, self._zone)) is not None:

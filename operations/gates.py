@@ -83,7 +83,7 @@ class Gates:
             due = self._due(db)
             in_hand = {name: self._dialect.in_hand(db, name) for name, each in self._handlers.items() if each.options.limit}
         views = Views(rows, self._handlers, self._settings, due, in_hand, self._clock.now())
-        return [*views.list(), *(_of_schedule(row) for row in schedules)]
+        return [*views.infos(), *(_of_schedule(row) for row in schedules)]
 
     def _due(self, db: Any) -> Counter[str]:
         """Return how many flags of each kind are due, without reading more than so many of each priority."""

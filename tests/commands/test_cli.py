@@ -53,7 +53,6 @@ WORKING = [
     ["retry", "1"],
     ["discard", "--all", "--yes"],
     ["lower", "send", "x"],
-    ["pause", "send"],
     ["gates"],
 ]
 

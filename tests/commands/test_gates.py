@@ -49,16 +49,16 @@ def test_gates_show_why_until_when_how_many_wait_and_what_is_left(shop):
     shop.send.raise_flag(1)
     shop.flags.pause("send", reason="au\x1bdit", by="ada")
     send, since, sms, until, limits = flagsweep("gates").stdout.splitlines()
-    assert send == "kind send: closed: paused by ada: au\\x1bdit"
+    assert send == "kind send is closed: paused by ada: au\\x1bdit"
     assert since.startswith("    since 20") and since.endswith("until somebody resumes it; 1 due behind it")
-    assert sms == "kind sms: closed: its rate of 1/h is used up"
+    assert sms == "kind sms is closed: its rate of 1/h is used up"
     assert until.startswith("    until 20") and until.endswith("; 1 due behind it")
     assert limits.startswith("    rate 1/h, 0 left, more in ") and limits.endswith("; limit 3, 3 left")
 
 
 def test_a_lane_has_threads_by_hand_until_it_has_those_of_its_settings(shop, db_path):
     assert flagsweep("lane", "mail", "--threads", 8).stdout == "lane mail has 8 threads\n"
-    assert flagsweep("gates").stdout == "lane mail: open\n    threads 8\n"
+    assert flagsweep("gates").stdout == "lane mail is open\n    threads 8\n"
     assert flagsweep("lane", "mail", "--threads", "default").stdout == "lane mail has as many threads as the settings say\n"
     assert plain(db_path, "SELECT threads FROM flagsweep_gate") == [(None,)]
     assert "--threads must be" in line(flagsweep("lane", "mail", "--threads", "many", code=2))
@@ -70,5 +70,5 @@ def test_without_an_app_names_are_taken_as_they_are(shop, monkeypatch, db_path):
     monkeypatch.setenv("FLAGSWEEP_DATABASE", str(db_path))
     flagsweep("pause", "send")
     result = flagsweep("gates")
-    assert result.stdout.startswith("kind send: closed") and "known only with --app" in result.stderr
+    assert result.stdout.startswith("kind send is closed") and "known only with --app" in result.stderr
     assert not +shop.flags.sweep()

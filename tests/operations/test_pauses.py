@@ -150,7 +150,7 @@ def test_gates_show_why_by_whom_since_and_until_and_how_many_flags_wait(flags, c
     since = datetime.fromtimestamp(NEW_YEAR / SECOND, UTC)
     assert (lane.sort, lane.name, lane.closed, lane.waiting, lane.until) == ("lane", "slow", True, 3, None)
     assert (kind.by, kind.since, kind.until, kind.waiting) == ("ada", since, None, 3)
-    assert kind.why == "lane slow paused by bob"
+    assert kind.why == "paused by ada: audit; lane slow paused by bob"
     flags.resume(lane="slow")
     (kind,) = flags.gates()
     assert (kind.why, kind.until) == ("paused by ada: audit", since + timedelta(hours=1))
