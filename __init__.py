@@ -17,6 +17,7 @@ from .errors import (
     Snooze,
     UnknownKind,
 )
+from .gates.retry_after import retry_after
 from .handlers import Handler
 from .models import Raised
 from .operations.gate_info import GateInfo
@@ -42,4 +43,5 @@ __all__ = [
     "SignatureError",
     "Snooze",
     "UnknownKind",
+    "retry_after",
 ]

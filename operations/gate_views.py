@@ -68,8 +68,13 @@ class Views:
         names = {row.name for row in self._rows if row.sort == "kind" and not row.bucket}
         for name in sorted(names | {each.kind for each in self._handlers.values()}):
             info = self._of_kind(name)
-            if info.closed or info.rate or info.budget or info.limit or info.quiet:
+            if info.rate or info.budget or info.limit or info.quiet or info.breaker or self._is_shut_itself(name):
                 yield info
+
+    def _is_shut_itself(self, name: str) -> bool:
+        """Return whether a kind is paused by its own name, or was asked to wait: where its lane is paused, that says it."""
+        own = len(self._shut.pauses(name, "", self._now)) > len(self._shut.pauses("", "", self._now))
+        return own or self._shut.asked_to_wait(name, self._now) is not None
 
     def _of_kind(self, name: str) -> GateInfo:
         row, handler = self._shut.row("kind", name) or Gate(sort="kind", name=name, bucket=""), self._handlers.get(name)
