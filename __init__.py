@@ -21,6 +21,7 @@ from .errors import (
 from .gates.retry_after import retry_after
 from .handlers import Handler
 from .models import Raised
+from .operations.gate_info import GateInfo
 from .operations.info import FlagInfo
 from .operations.kinds import KindInfo
 from .operations.schedule_info import ScheduleInfo
@@ -34,6 +35,7 @@ __all__ = [
     "FlagInfo",
     "FlagSweep",
     "FlagSweepError",
+    "GateInfo",
     "Handler",
     "KindInfo",
     "LaneStuck",

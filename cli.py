@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .commands import changing, kinds, listing, raising, running, schedules, setup, status
+from .commands import changing, gates, kinds, listing, raising, running, schedules, setup, status
 from .commands.failure import as_failure
 from .commands.locate import Given
 from .commands.terminal import open_standard_streams, spell_out_what_cannot_be_shown
@@ -60,6 +60,10 @@ for _command in (
     changing.discard,
     changing.lower,
     schedules.schedule,
+    gates.pause,
+    gates.resume,
+    gates.gates,
+    gates.lane,
     status.doctor,
 ):
     cli.add_command(_command)

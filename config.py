@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -152,6 +154,17 @@ class Problems:
             raise ConfigError(self.found)
 
 
+class Overrides(dict[str, Mapping[str, Any]]):
+    """Hold options by kind that settings give instead of the code.
+
+    :param where: where they stand, for errors.
+    """
+
+    def __init__(self, tables: Mapping[str, Mapping[str, Any]] = MappingProxyType({}), where: str = "FlagSweep(kinds=...)"):
+        super().__init__(tables)
+        self.where = where
+
+
 @dataclass(frozen=True)
 class Settings:
     """Hold every setting. Durations are seconds once loaded."""
@@ -200,6 +213,8 @@ class Settings:
     write, too), or ``off`` (then flags are seen once a second). Commits that tell wait for each other."""
     timezone: str = "UTC"
     """The zone of schedules, budgets and quiet hours that name none: an IANA name."""
+    kinds: Mapping[str, Mapping[str, Any]] = field(default_factory=Overrides)
+    """Options of kinds that hold instead of what the code says, as ``{"send_mail": {"rate": "10/m", "lane": "slow"}}``."""
     state_dir: str = ""
     """Folder for what a consumer notes on its own host, where the database is a server; by default below the user's home."""
 
@@ -213,6 +228,9 @@ class Settings:
         """
         given = {**_from_toml(environ.get("FLAGSWEEP_CONFIG")), **_from_environment(environ)}
         given.update({name: value for name, value in arguments.items() if value is not None})
+        if "kinds" in given and arguments.get("kinds") is None:
+            from_file = "FLAGSWEEP_KINDS" not in environ
+            given["kinds"] = _told(given["kinds"], environ.get("FLAGSWEEP_CONFIG", "") if from_file else "FLAGSWEEP_KINDS")
         problems = Problems()
         known = {f.name for f in fields(cls)}
         for name in sorted(set(given) - known):
@@ -224,6 +242,16 @@ class Settings:
             )
         problems.raise_any()
         return cls(**checked)
+
+
+def _told(tables: Any, where: str) -> Any:
+    """Return the options of kinds with where they stand; what is no table stays as it is, and is told of later."""
+    if isinstance(tables, str):
+        try:
+            tables = json.loads(tables)
+        except (ValueError, RecursionError):
+            return tables
+    return Overrides(tables, where) if isinstance(tables, Mapping) else tables
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -267,6 +295,8 @@ def _check(problems: Problems, name: str, value: Any) -> Any:
         return problems.number(_number(value), name, 0.01, 1)
     if name == "lanes":
         return _lanes(problems, value)
+    if name == "kinds":
+        return _kinds(problems, value)
     if name == "watch" and value not in ("auto", "poll", "off"):
         problems.found.append(f"watch must be 'auto', 'poll' or 'off', got {value!r}")
     if name == "driver" and value not in ("sqlite3", "apsw"):
@@ -364,6 +394,20 @@ def _lanes(problems: Problems, value: Any) -> dict[str, int]:
     for name in value:
         problems.take(check_name, name, "a lane's name")
     return {name: problems.number(count, f"threads of lane {name!r}", 1, 1000, whole=True) for name, count in value.items()}
+
+
+def _kinds(problems: Problems, value: Any) -> Overrides:
+    """Return options by kind: what they may be, each handler says."""
+    if not isinstance(value, Mapping):
+        example = '{"send_mail": {"rate": "10/m"}}'
+        problems.found.append(f"kinds must be options by kind, as [kinds.send_mail] in TOML or {example} in JSON, got {value!r}")
+        return Overrides()
+    tables = value if isinstance(value, Overrides) else Overrides(value)
+    for kind, table in tables.items():
+        problems.take(check_name, kind, f"kinds in {tables.where}: a kind")
+        if not isinstance(table, Mapping):
+            problems.found.append(f"kinds in {tables.where}: {kind!r} must be options such as rate = '10/m', got {table!r}")
+    return tables
 
 
 def check_name(value: object, what: str) -> str:

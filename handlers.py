@@ -12,14 +12,14 @@ from operator import itemgetter
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, get_overloads, overload
 
 from .adapters.rows import OwnRows
-from .config import Backoff, Clock, Settings
+from .config import Backoff, Clock, Overrides, Problems, Settings
 from .databases.raising import Occurrence, Terms
 from .errors import ConfigError, PayloadError, SignatureError, UnknownKind
 from .gates.budgets import Budget
 from .gates.quiet import Quiet
 from .gates.rates import Rate
 from .models import Raised, SiteVerbs
-from .options import AS_EVER, Options, Raise
+from .options import AS_EVER, OF_CODE, Options, Raise
 from .payloads import CHUNK, Calls, Item, chunks_of, element, short
 from .schedules.declared import Declarations, Declared, module_of
 
@@ -54,6 +54,9 @@ class Site(Protocol):
 
     def opened(self) -> Opened: ...
 
+    def overrides(self) -> Overrides:
+        """Return what settings say of kinds, as far as these are known already."""
+
     def refuse_other_database(self, rows: OwnRows) -> None:
         """Refuse own rows that our connections would never find, where the database is known already."""
 
@@ -71,9 +74,27 @@ class Handler(Generic[P, R]):
         self.lane = options.lane
         self.rows = rows
         self._site = site
+        self.overrides: Mapping[str, Any] = {}
+        """The options that settings say instead of the code."""
         self._calls = Calls(options.kind, function, rows is not None, options.unique, options.per)
         self.signature, self.wants_flag = self._calls.signature, self._calls.wants_flag
         update_wrapper(self, function)
+
+    def override(self, given: Mapping[str, Any], overrides: Overrides) -> None:
+        """Have what settings say of this kind hold from now on.
+
+        :param given: the options that the code gives.
+        :raises ConfigError: naming the kind, every bad option, and where it stands.
+        """
+        if (table := overrides.get(self.kind)) is None:
+            return
+        fixed = OF_CODE if self.rows is None else (*OF_CODE, *UNFIT_FOR_ROWS, "per")
+        options = Options.overridden(self.kind, given, table, overrides.where, fixed)
+        try:
+            self._calls = Calls(self.kind, self.function, self.rows is not None, options.unique, options.per)
+        except ConfigError as error:
+            raise ConfigError(f"[kinds.{self.kind}] of {overrides.where}: {error}") from error
+        self.options, self.lane, self.overrides = options, options.lane, table
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.function(*args, **kwargs)
@@ -283,6 +304,7 @@ class Handlers:
         self._site = site
         self.by_kind: dict[str, Handler] = {}
         """Aliases included."""
+        self._given: dict[str, Mapping[str, Any]] = {}
         self.schedules = Declarations()
         """What is declared to be raised, and when."""
 
@@ -308,8 +330,20 @@ class Handlers:
                 other = where_is(self.by_kind[name].function)
                 raise ConfigError(f"the kind {name!r} has a handler already ({other}): give this one another kind=")
         handler: Handler = Handler(self._site, function, checked, rows)
+        handler.override(options, self._site.overrides())
+        self._given[handler.kind] = options
         self.by_kind.update(dict.fromkeys((checked.kind, *checked.aliases), handler))
         return handler
+
+    def override(self, overrides: Overrides) -> None:
+        """Have what settings say of kinds hold for the handlers there are.
+
+        :raises ConfigError: naming every bad option of every kind at once.
+        """
+        problems = Problems()
+        for kind, handler in self.own().items():
+            problems.take(handler.override, self._given[kind], overrides)
+        problems.raise_any()
 
     def of(self, kind: str) -> Handler:
         """Return the handler of a kind or of one of its aliases.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import difflib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
@@ -171,9 +172,57 @@ class Options:
         return cls(kind=kind, **options)
 
     @classmethod
+    def overridden(
+        cls, kind: str, given: Mapping[str, Any], table: Mapping[str, Any], where: str, fixed: Collection[str]
+    ) -> Options:
+        """Return the options of one handler where settings say some of them instead of the code.
+
+        :param given: what the code says.
+        :param table: what the settings say; the text ``none`` stands for None, which TOML does not have.
+        :param where: where that stands, for the errors.
+        :param fixed: those that the code alone says.
+        :raises ConfigError: naming the kind, the option and where it stands, for every bad one at once.
+        """
+        known = [name for name in cls.names() if name not in fixed]
+        problems = [_not_of_settings(name, fixed, known) for name in table if name not in known]
+        problems += [
+            f"{name} must be true or false, got {table[name]!r}"
+            for name, default in ((each.name, each.default) for each in fields(cls) if each.name in table)
+            if isinstance(default, bool) and not isinstance(table[name], bool) and name in known
+        ]
+        options = None
+        try:
+            values = {name: _as_in_code(name, value) for name, value in table.items() if name in known}
+            options = cls.checked(kind, {**given, **values})
+        except ConfigError as error:
+            problems += error.problems
+        if problems or options is None:
+            raise ConfigError([f"[kinds.{kind}] of {where}: {problem}" for problem in problems])
+        return options
+
+    @classmethod
     def names(cls) -> list[str]:
         """Return what may be given besides the kind."""
         return [each.name for each in fields(cls) if each.name != "kind"]
+
+
+def _not_of_settings(name: str, fixed: Collection[str], known: Sequence[str]) -> str:
+    if name in fixed:
+        return f"{name} is a part of the handler's code: say it there"
+    near = difflib.get_close_matches(name, known, 1, 0.6)
+    return f"there is no option {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}")
+
+
+def _as_in_code(name: str, value: Any) -> Any:
+    """Return a value of the settings as code would give it."""
+    if value == "none" and name != "lane":
+        return None
+    if name == "backoff" and isinstance(value, Mapping):
+        try:
+            return Backoff(**value)
+        except TypeError as error:
+            raise ConfigError(f"backoff has first, factor, cap and jitter: {error}") from None
+    return value
 
 
 @dataclass(frozen=True)
@@ -237,6 +286,9 @@ class Raise:
             keeps=not (options.replace if self.replace is None else self.replace),
         )
 
+
+OF_CODE = ("atomic", "unique", "aliases", "retry_on", "discard_on")
+"""Options that are a part of a handler's code: no setting says them."""
 
 AS_EVER = Raise()
 """A raise without options of its own."""

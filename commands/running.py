@@ -44,10 +44,11 @@ def run(given: Given) -> None:
 
 @click.command()
 @click.option("--lane", help="This lane only.")
+@click.option("--force", is_flag=True, help="Sweep what is paused, too.")
 @click.option("--limit", type=click.IntRange(0), help="Claim at most so many flags in each lane.")
 @AS_JSON
 @click.pass_obj
-def sweep(given: Given, lane: str | None, limit: int | None, as_json: bool) -> None:
+def sweep(given: Given, lane: str | None, force: bool, limit: int | None, as_json: bool) -> None:
     """Do what is due and exit: for cron, or beside a running consumer.
 
     Attempts that fail are named on stderr. They are not a failure of the sweep: their flags wait for the next attempt.
@@ -62,7 +63,7 @@ def sweep(given: Given, lane: str | None, limit: int | None, as_json: bool) -> N
 
     bar = nullcontext() if as_json or not sys.stderr.isatty() else sweep_bar(_due(flags, lane))
     with bar as progress, Signals(stop, end_at_once):
-        counts = flags.sweep(lane, limit, progress=progress)
+        counts = flags.sweep(lane, limit, progress=progress, force=force)
     if as_json:
         print_json({outcome: counts[outcome] for outcome in OUTCOMES})
     else:

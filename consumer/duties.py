@@ -52,6 +52,20 @@ class Duties:
         """Return the options of a kind's handler, if there is one."""
         return self.handlers[kind].options if kind in self.handlers else None
 
+    def overridden(self) -> list[str]:
+        """Return what settings say of kinds instead of the code, a sentence for each."""
+        where = getattr(self.settings.kinds, "where", "settings")
+        own = {each.kind: each for each in self.handlers.values() if each.overrides}
+        return [
+            f"{kind}: {', '.join(f'{name} {value}' for name, value in handler.overrides.items())} (says {where})"
+            for kind, handler in sorted(own.items())
+        ]
+
+    def unknown_kinds(self) -> list[str]:
+        """Return the kinds of which settings say something, and for which there is no handler."""
+        known = {each.kind for each in self.handlers.values()}
+        return sorted(kind for kind in self.settings.kinds if kind not in known)
+
     def lanes(self) -> dict[str, dict[str, Handler]]:
         """Return the handlers of each lane that settings or handlers name."""
         by_lane: dict[str, dict[str, Handler]] = {name: {} for name in self.settings.lanes}

@@ -54,6 +54,8 @@ class Firing:
         self._pulse: Any = None
         self._stale = False
         """Whether another consumer has fired one of the rows."""
+        self.pulse: Any = None
+        """What counts the changes of schedules and gates, as it was last read."""
         self._rows: list[Schedule] = []
         self._not_before: dict[str, int] = {}
         """When a schedule that could not fire is tried again, by its name: microseconds UTC."""
@@ -124,7 +126,7 @@ class Firing:
 
     def _refresh(self) -> None:
         """Read the schedules again where any was changed."""
-        pulse = self._store.pulse()
+        pulse = self.pulse = self._store.pulse()
         if pulse != self._pulse:
             self._not_before.clear()
         elif not self._stale:

@@ -65,6 +65,7 @@ class Keeper(Chores):
         self._records = Records(store.connections)
         self._offset = self._clock_offset()
         self._unknown: set[str] = set()
+        self._pulse = firing.pulse
         self._told_of_log = Seldom()
 
     def _end(self) -> None:
@@ -76,10 +77,17 @@ class Keeper(Chores):
                 self._ask(name)
 
     def _fire_schedules(self) -> None:
-        """Fire what nobody waits for: a schedule that was changed elsewhere just now, or without a watcher."""
+        """Fire what nobody waits for: a schedule that was changed elsewhere just now, or without a watcher.
+
+        Gates that were changed are looked at, too: a commit of that alone tells nobody on a server.
+        """
         kinds = {kind for _, kind in self._firing.fire()}
+        changed = self._firing.pulse != self._pulse
+        self._pulse = self._firing.pulse
         for name, lane in self._lanes.items():
-            if kinds.intersection(lane.kinds):
+            if changed:
+                lane.look_at_gates()
+            if changed or kinds.intersection(lane.kinds):
                 self._ask(name)
 
     def _clock_offset(self) -> float:

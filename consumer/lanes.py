@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from ..databases.pacer import Pacer
 from ..databases.spare import free_connections
+from ..sweep.crew import Crew
 from ..sweep.lane import Lane, Shared
 from ..sweep.member import Member
 from ..sweep.perform import Performer
 from ..sweep.threads import Pool
-from .duties import Duties
+from .duties import MOST_THREADS, Duties
 
 
 def make_lanes(
@@ -34,25 +36,15 @@ def make_lanes(
     connections, settings = duties.store.connections, duties.settings
     performer = Performer(duties.store, duties.handlers, duties.clock, stopping)
     pacer = Pacer(settings.writer_share if connections.dialect.one_writer and not flat_out else 1.0, settings.batch)
-    shared = Shared(
-        duties.store,
-        duties.clock,
-        pacer,
-        member,
-        duties.on_dead,
-        thorough=flat_out,
-        zone=settings.timezone,
-        breakers=breakers,
-        force=force,
-        on_outage=duties.on_outage,
-    )
     free = free_connections(connections.site)
     most = sys.maxsize if free is None else max(1, free)
-    threads, lanes = duties.threads(), {}
-    for name, handlers in duties.lanes().items():
-        if only in (None, name):
-            pool = Pool(name, 0 if connections.in_memory else min(most, threads[name]), performer, member)
-            lanes[name] = Lane(name, handlers, pool, shared)
-    if sum(lane.pool.size for lane in lanes.values()) > most:
+    served = {name: handlers for name, handlers in duties.lanes().items() if only in (None, name)}
+    sizes = {name: min(most, size) for name, size in duties.threads().items() if name in served}
+    taking_turns = sum(sizes.values()) > most
+    crew = Crew(MOST_THREADS if taking_turns else min(most, MOST_THREADS))
+    gates: dict[str, Any] = {"zone": settings.timezone, "breakers": breakers, "force": force, "on_outage": duties.on_outage}
+    shared = Shared(duties.store, duties.clock, pacer, member, duties.on_dead, flat_out, crew=crew, **gates)
+    if taking_turns:
         performer.take_turns(most)
-    return lanes
+    pools = {name: Pool(name, 0 if connections.in_memory else size, performer, member) for name, size in sizes.items()}
+    return {name: Lane(name, handlers, pools[name], shared) for name, handlers in served.items()}

@@ -19,7 +19,7 @@ from ..models import AWAY
 from ..sweep.blackbox import BlackBox
 from ..sweep.claims import Store
 from .crash_log import CrashLog
-from .duties import Duties
+from .duties import MOST_THREADS, Duties
 from .host import GUEST, Host
 from .leases import Leases
 from .seats import Seats
@@ -71,7 +71,7 @@ class Enlisted:
             self._be_the_one()
         self.id = self._enlist()
         if self.folder is not None:
-            self.box = BlackBox(self.folder, self.id, sum(duties.threads().values()))
+            self.box = BlackBox(self.folder, self.id, MOST_THREADS)  # Lanes may be given more while they run.
             self._crash_log = CrashLog(self.folder, self.id) if host.crash_log else None
         if self.leases.session is not None:
             thread = threading.Thread(target=self._look_after, args=(self.leases.session,), name="flagsweep-lease", daemon=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from peewee import Database, Proxy
 
 from ..adapters.rows import OwnRows
-from ..config import Clock, Settings
+from ..config import Clock, Overrides, Settings
 from ..databases.connections import Connections
 from ..databases.doorbell import Doorbell
 from ..databases.opening import open_connections
@@ -127,6 +127,11 @@ def _same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
+def overrides_of(settings: Settings) -> Overrides:
+    """Return what settings say of kinds, with where that stands."""
+    return settings.kinds if isinstance(settings.kinds, Overrides) else Overrides(settings.kinds)
+
+
 class Opening:
     """Gather settings and handlers until the first use, and open the database then: that of the handlers' own rows, too.
 
@@ -164,12 +169,17 @@ class Opening:
             with self._lock:
                 if self._opened is None:
                     opened = Opened.of(Settings.load(self._said), self.clock)
+                    self.handlers.override(overrides_of(opened.settings))
                     for handler in self.handlers.by_kind.values():
                         if handler.rows is not None:
                             refuse_other_database(handler.rows.model, opened.connections)
                     self._opened = opened
         self._opened.check()
         return self._opened
+
+    def overrides(self) -> Overrides:
+        """Return what settings say of kinds, once they are known; until then nothing."""
+        return Overrides() if self._opened is None else overrides_of(self._opened.settings)
 
     def refuse_other_database(self, rows: OwnRows) -> None:
         """Refuse own rows that our connections would never find, where the database is known already."""

@@ -15,6 +15,7 @@ from huey.consumer import Consumer as HueyConsumer
 
 from ..databases.spare import too_small
 from ..errors import LaneStuck
+from ..logs import printable
 from ..sweep.lane import Lane
 from ..tasks import SweepTasks
 from .chores import Chores
@@ -150,6 +151,10 @@ class Runner:
         )
         for name, lane in self._lanes.items():
             log.info("lane %s, %d threads: %s", name, lane.pool.size, ", ".join(sorted(lane.kinds)) or "no kinds")
+        for line in self.duties.overridden():
+            log.info("%s", printable(line))
+        if unknown := self.duties.unknown_kinds():
+            log.warning("settings name kinds without a handler here: %s", printable(", ".join(unknown)))
         if problem := too_small(self._connections.site, self.duties.threads()):
             log.warning("%s; %s", *problem)
 

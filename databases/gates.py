@@ -25,13 +25,20 @@ SELECT id, attempts FROM flagsweep_flag WHERE state = 'waiting' AND kind = ? AND
 ORDER BY due_at, id LIMIT ?
 """
 
+DUE = """
+SELECT count(*) FROM (
+    SELECT 1 FROM flagsweep_flag WHERE state = 'waiting' AND kind = ? AND priority = ? AND due_at <= ? LIMIT ?
+) AS due
+"""
+IN_HAND = "SELECT count(*) FROM flagsweep_flag WHERE state = 'claimed' AND kind = ?"
+
 
 class Gates:
     """Read and write gates, within a transaction of ours."""
 
     skips_locked = ""
     """What a question ends with that locks what it finds, and leaves out what somebody else's transaction holds."""
-    making = "INSERT INTO flagsweep_gate (sort, name, bucket) VALUES ('kind', ?, ?) ON CONFLICT (sort, name, bucket) DO NOTHING"
+    making = "INSERT INTO flagsweep_gate (sort, name, bucket) VALUES (?, ?, ?) ON CONFLICT (sort, name, bucket) DO NOTHING"
     """Makes a gate where there is none."""
 
     def own(self, sql: str) -> str:
@@ -55,7 +62,7 @@ class Gates:
                 return dict(zip(TAKEN, rows[0], strict=True))
             if db.execute_sql(self.own(LOCK), which).fetchall():
                 return None
-            db.execute_sql(self.own(self.making), which)
+            db.execute_sql(self.own(self.making), ("kind", *which))
         return None
 
     def set_gate(self, db: Database, name: str, bucket: str, values: Mapping[str, Any]) -> None:
@@ -64,6 +71,22 @@ class Gates:
         which = (self.encoded_name(name), self.encoded_name(bucket))
         sql = f"UPDATE flagsweep_gate SET {sets} WHERE sort = 'kind' AND name = ? AND bucket = ?"
         db.execute_sql(self.own(sql), (*values.values(), *which))
+
+    def set_by_hand(self, db: Database, sort: str, name: str, values: Mapping[str, Any]) -> None:
+        """Set columns of a gate of any sort, making it where there is none, whatever the connection speaks."""
+        which = (sort, self.encoded_name(name), self.encoded_name(""))
+        sets = ", ".join(f"{column} = ?" for column in values)
+        given = [self.encoded_name(value) if isinstance(value, str) else value for value in values.values()]
+        db.execute_sql(self.own(self.making), which)
+        db.execute_sql(self.own(f"UPDATE flagsweep_gate SET {sets} WHERE sort = ? AND name = ? AND bucket = ?"), (*given, *which))
+
+    def due_behind(self, db: Database, kind: str, priority: int, now: int, most: int) -> int:
+        """Return how many flags of a kind and priority are due, counting no further than ``most``."""
+        return int(db.execute_sql(self.own(DUE), (self.encoded_name(kind), priority, now, most)).fetchone()[0])
+
+    def in_hand(self, db: Database, kind: str) -> int:
+        """Return how many flags of a kind consumers have claimed."""
+        return int(db.execute_sql(self.own(IN_HAND), (self.encoded_name(kind),)).fetchone()[0])
 
     def held_by_others(self, db: Database, kind: str, consumer: int) -> int:
         """Return how many flags of a kind other consumers that are entered may run."""

@@ -35,8 +35,12 @@ class Shut:
 
     def paused(self, kind: str, lane: str, now: int) -> Closing | None:
         """Return until when a kind is paused by hand, with its lane or with all others; None: it is not."""
+        return max(self.pauses(kind, lane, now), default=None)
+
+    def pauses(self, kind: str, lane: str, now: int) -> list[Closing]:
+        """Return all that has paused a kind: itself, its lane, and all."""
         found = [self._pause(sort, name, now) for sort, name in (("kind", kind), ("lane", lane), (ALL, ""))]
-        return max((each for each in found if each is not None), default=None)
+        return [each for each in found if each is not None]
 
     def _pause(self, sort: str, name: str, now: int) -> Closing | None:
         row = self._rows.get((sort, name))

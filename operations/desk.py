@@ -15,6 +15,8 @@ from ..sweep.claims import Store
 from .doctor.examine import examine
 from .doctor.finding import Finding
 from .flags import Flags
+from .gate_info import GateInfo
+from .gates import Gates
 from .info import FlagInfo
 from .kinds import KindInfo, kinds
 from .schedules import Schedules
@@ -126,6 +128,56 @@ class Desk:
     def schedules(self) -> Schedules:
         """The schedules, to ``list``, ``add``, ``edit``, ``pause``, ``resume``, ``run_now``, ``remove`` and ``reset``."""
         return Schedules(self, self._by_kind(), self._handlers.schedules, self._opening.opened().tell)
+
+    def pause(
+        self,
+        kind: str | None = None,
+        *,
+        lane: str | None = None,
+        schedule: str | None = None,
+        reason: str = "",
+        until: object = None,
+        by: str | None = None,
+    ) -> None:
+        """Have no flag of a kind start, none of a lane, or, where nothing is named, none at all. What runs goes on, and so does
+        raising; schedules of what is paused do not fire, and their ``missed`` decides when it goes on.
+
+        It commits with the site's transaction. A running consumer sees it within a second, and gives back what it has claimed
+        and not started. ``sweep()`` obeys, ``sweep(force=True)`` does not.
+
+        :param until: when it goes on by itself: a ``datetime`` with a time zone, or how long from now: seconds, a ``timedelta``
+            or text such as ``"2h"``. Without it, it waits for ``resume``.
+        :param by: who pauses; by default the name of this user on this host.
+        :raises UnknownKind, ConfigError: naming the nearest names there are, where handlers are known; without any, names are
+            taken as they are.
+        """
+        self._gates().pause(kind, lane, schedule, reason, until, by)
+
+    def resume(
+        self, kind: str | None = None, *, lane: str | None = None, schedule: str | None = None, by: str | None = None
+    ) -> bool:
+        """Let go on what was paused by that name; without one, only what the pause of all has stopped. Return whether it was
+        paused.
+
+        :param by: who has it go on: for the log.
+        """
+        return self._gates().resume(kind, lane, schedule, by)
+
+    def set_threads(self, lane: str, threads: int | None) -> None:
+        """Give a lane so many threads, in consumers that run as well; None: as many as the settings say.
+
+        More begin at once, fewer as they end what they do. It commits with the site's transaction.
+
+        :raises ConfigError: for what is no number from 1 to 1000, or a lane that nobody has.
+        """
+        self._gates().set_threads(lane, threads)
+
+    def gates(self) -> list[GateInfo]:
+        """Return what is closed or limited just now, and why: all first, then lanes, kinds and schedules."""
+        return self._gates().list()
+
+    def _gates(self) -> Gates:
+        return Gates(self.connections, self.settings, self._by_kind(), self.lane_names(), self.clock)
 
     def doctor(self) -> list[Finding]:
         """Check the surroundings; return findings, each with its level, what was found, and the fix."""

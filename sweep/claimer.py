@@ -73,7 +73,7 @@ class Claimer:
         """Return what is due, the most urgent first; kinds of one priority take turns at being first."""
         self._hints = set()  # This look sees what they told of.
         self._kinds = self._kinds[1:] + self._kinds[:1]
-        self._gates.refresh()
+        self._gates.refresh(now)
         open_kinds = self._gates.open(self._kinds, now)
         agenda = self._store.agenda(open_kinds) if open_kinds else []
         return most_urgent_first((priority, kind) for kind, priority, earliest in agenda if earliest <= now)

@@ -87,12 +87,11 @@ class Gatekeeper:
         force: bool = False,
         on_outage: Callable[[str, str, str], Any] = lambda kind, event, why: None,
     ):
-        self.shut_now: set[str] = set()
-        """Kinds that were shut since the last turn: what of them has not started is given back."""
         self.slots: dict[str, int] = {}
         """How many flags of a kind may run here at the same time, where that is limited."""
         self._lane = lane
         self._handlers = handlers
+        self._names = {each.kind for each in handlers.values()}
         self._store = store
         self._connections = store.connections
         self._dialect = store.connections.dialect
@@ -112,6 +111,8 @@ class Gatekeeper:
         self._held: dict[str, int] = {}
         """The slots that stand in rows, under the id of the consumer."""
         self._held_under = 0
+        self._shut_now: set[str] = set()
+        """Kinds that were shut since the last turn: what of them has not started is given back."""
         self._lock = threading.Lock()
         self._limits = {each.kind: each for each in handlers.values() if _is_limited(each)}
         self.buckets = {each.kind: Buckets(each, store, self._zone) for each in handlers.values() if each.options.per is not None}
@@ -119,7 +120,7 @@ class Gatekeeper:
 
     # What is open.
 
-    def refresh(self) -> None:
+    def refresh(self, now: int) -> None:
         """Read the gates again where any was changed."""
         pulse = self._dialect.pulse(self._connections.engine)
         if pulse == self._pulse:
@@ -133,6 +134,22 @@ class Gatekeeper:
             for row in rows:
                 if row.sort == "kind" and (row.breaker or row.name in self._breakers):
                     self._breakers[row.name] = Breaker.parse(row.breaker)
+            self._shut_now.update(name for name in self._names if self._is_shut(name, now))
+
+    def _is_shut(self, name: str, now: int) -> bool:
+        paused = None if self._force else self._shut.paused(name, self._lane, now)
+        return paused is not None or self._shut.asked_to_wait(name, now) is not None
+
+    @property
+    def has_shut(self) -> bool:
+        """Whether a kind was shut since the last turn."""
+        return bool(self._shut_now)
+
+    def take_shut(self) -> set[str]:
+        """Return the kinds that were shut since the last call."""
+        with self._lock:
+            shut, self._shut_now = self._shut_now, set()
+        return shut
 
     def closing(self, kind: str, now: int) -> Closing | None:
         """Return until when a kind may not be claimed, as far as is known, and why; None: it may."""
@@ -151,6 +168,12 @@ class Gatekeeper:
     def open(self, kinds: Iterable[str], now: int) -> list[str]:
         """Return the kinds that may be claimed just now, as far as is known."""
         return [kind for kind in kinds if self.closing(kind, now) is None]
+
+    @property
+    def threads(self) -> int | None:
+        """How many threads a hand has given this lane; None: as many as the settings say."""
+        row = self._shut.row("lane", self._lane)
+        return None if row is None else row.threads
 
     def opens_at(self, now: int) -> int | None:
         """Return when the next gate opens by itself, in microseconds UTC; None: none does."""
@@ -377,7 +400,7 @@ class Gatekeeper:
             self._dialect.set_gate(engine, name, bucket, {"closed_until": closing.until, "closed_why": closing.why[:500]})
             bump(engine, "gate")
         if not bucket:
-            self.shut_now.add(name)
+            self._shut_now.add(name)
         elif name in self.buckets:
             self.buckets[name].close(bucket, closing.until)
         return True
@@ -406,7 +429,7 @@ class Gatekeeper:
         self._not_before.pop(name, None)
         if event is not None:
             if event == breaker.OUTAGE_BEGAN:
-                self.shut_now.add(name)
+                self._shut_now.add(name)
             news.append(lambda: self._tell(name, event, breaker.why(state) or breaker.why(before) or ""))
         return True
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..config import SECOND, Clock
@@ -17,6 +18,7 @@ from ..handlers import Handler
 from ..models import AWAY
 from .claimer import Claimer, Due, most_urgent_first
 from .claims import Claimed, Store
+from .crew import Crew
 from .demand import SATED
 from .discovery import Discovery, Found
 from .gatekeeper import Gatekeeper
@@ -45,6 +47,7 @@ class Shared:
     :param zone: that of quiet hours and budgets.
     :param breakers: whether a kind whose flags fail alike waits for its provider.
     :param force: sweep what is paused, too.
+    :param crew: shares out threads.
     :param on_outage: called with a kind, ``began`` or ``ended``, and why.
     """
 
@@ -57,6 +60,7 @@ class Shared:
     zone: str = "UTC"
     breakers: bool = True
     force: bool = False
+    crew: Crew = field(default_factory=lambda: Crew(sys.maxsize))
     on_outage: OnOutage = lambda kind, event, why: None
 
 
@@ -101,6 +105,9 @@ class Lane:
         self._clock = shared.clock
         self._pacer = shared.pacer
         self._member = shared.member
+        self._crew = shared.crew
+        self._crew.join(pool)
+        self._threads_set = pool.size
         self._turns = threading.Lock()
         self._sweeping = False
         self._claims_under = shared.member.id
@@ -113,6 +120,7 @@ class Lane:
         }
         pool.slots = Slots(limited, self.gates.slots)
         pool.by_turns = frozenset(kind for kind, each in handlers.items() if each.options.per is not None)
+        pool.is_urgent = lambda: self.gates.has_shut
         self.claimer = Claimer(handlers, self._store, pool, self._pacer, self._member, self._parts, self.discovery, self.gates)
         self.settler = Settler(handlers, self._store, self._parts, self.discovery, shared.on_dead, shared.thorough)
 
@@ -144,6 +152,24 @@ class Lane:
         """
         trouble = self.pool.trouble(stuck_after)
         return trouble and f"lane {self.name} is stuck: {trouble}"
+
+    def look_at_gates(self) -> None:
+        """Read the gates again where any was changed; what was shut and has not started is given back at the next turn, which
+        whoever waits for the threads begins at once."""
+        self.gates.refresh(self._clock.now())
+        self._resize()
+        if self.gates.has_shut:
+            self.demand.post()
+
+    def _resize(self) -> None:
+        """Have as many threads as the gate of the lane says, or its settings, as far as there may be so many in all."""
+        wanted, before = self.gates.threads or self._threads_set, self.pool.size
+        if wanted == before or self.pool.is_inline:
+            return
+        size = self._crew.resize(self.pool, wanted)
+        if size != before:
+            less = "" if size == wanted else f"; {wanted} are too many for the consumer, or for the site's pool of connections"
+            log.info("lane %s has %d threads now, %d before%s", self.name, size, before, less)
 
     def stop(self) -> None:
         """Claim nothing more, and give back what has not started."""
@@ -270,6 +296,7 @@ class Lane:
                 looks = not fresh and self._wants_more()  # What is still held must not keep a lane from looking.
                 hinted = self.claimer.hinted() if looks else []
                 due = hinted or (self.claimer.due(now) if looks else [])
+                self._resize()
                 if not (outcomes or recalled or found or due or self.claimer.in_doubt or self.gates.has_notes):
                     return False
                 done = self._write(Turn(now, outcomes, recalled, found, due))
@@ -352,9 +379,9 @@ class Lane:
         consumer for dead, so whatever its threads have is given back here.
         """
         before, self._claims_under = self._claims_under, self._member.id
+        shut = self.gates.take_shut()
         if self.stopping or before != self._claims_under:
             return self.pool.recall()
-        shut, self.gates.shut_now = self.gates.shut_now, set()
         return self.pool.recall({kind for kind, each in self.handlers.items() if each.kind in shut}) if shut else []
 
     def _wants_more(self) -> bool:

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from queue import SimpleQueue
 
@@ -51,7 +51,8 @@ class Pool:
         self.demand = Demand()
         self.stopping = False
         self.running: dict[int, tuple[Claimed, float]] = {}
-        self._inline = threads == 0
+        self.is_inline = threads == 0
+        """Whether there are none, and whoever waits performs."""
         self._performer = performer
         self._member = member
         self._todo: deque[Claimed] = deque()
@@ -65,6 +66,7 @@ class Pool:
         self._asked = False
         self._work: SimpleQueue[bool] = SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._leaving = threading.Lock()
         self._pace: dict[str, float] = {}
         self._starting: float | None = None
         self._lacking = Seldom()
@@ -73,8 +75,22 @@ class Pool:
         """The limits of kinds within this consumer."""
         self.by_turns: frozenset[str] = frozenset()
         """Kinds whose buckets take turns."""
+        self.is_urgent: Callable[[], bool] = lambda: False
+        """Whether something that was given must be given back, so that the next turn is not to wait."""
 
     # For the sweep.
+
+    @property
+    def manned(self) -> int:
+        """How many threads there are, or may be: one that is to end still does what it does."""
+        return max(self.size, len(self._threads))
+
+    def resize(self, size: int) -> None:
+        """Have so many threads: more at once, fewer as they end what they do."""
+        self.size = size
+        for _ in range(len(self._threads) - size):
+            self._work.put(True)  # Those that wait for work see that they are too many.
+        self.demand.call()
 
     def free_threads(self) -> int:
         """Return how many threads have nothing to do, and nothing that they would take next."""
@@ -93,7 +109,7 @@ class Pool:
         self.slots.count(flags, 1)
         self._todo.extend(flags)
         self._low_water = len(self._todo) // 2
-        if flags and not self._inline:
+        if flags and not self.is_inline:
             expected = sum(self._pace.get(f.kind, self.CHUNK) for f in flags)
             self._wake(min(len(flags), 1 + int(expected / self.CHUNK)))
 
@@ -155,7 +171,7 @@ class Pool:
 
     def wait(self) -> None:
         """Block until a turn is worth its transaction: all is done, a group is due, or the threads will soon run dry."""
-        if self._inline:
+        if self.is_inline:
             return self._perform_some(None, sys.maxsize)
         woke = time.monotonic()
         while True:
@@ -193,17 +209,19 @@ class Pool:
 
     def close(self, timeout: float = 1.0) -> None:
         """Let the threads end and wait for them, at most ``timeout`` seconds."""
-        self._closed = True
-        for _ in self._threads:
+        with self._leaving:
+            self._closed = True
+            threads = list(self._threads)
+        for _ in threads:
             self._work.put(False)
         limit = time.monotonic() + timeout
-        for thread in self._threads:
+        for thread in threads:
             if thread.ident is not None:  # Ctrl-C may have come while it was started.
                 thread.join(max(0.0, limit - time.monotonic()))
 
     def _is_ready(self) -> bool:
         done = len(self._done)
-        if done >= self.outstanding or (done and time.monotonic() - self._first_done >= self.GROUP):
+        if self.is_urgent() or done >= self.outstanding or (done and time.monotonic() - self._first_done >= self.GROUP):
             return True
         if self.demand.hungry == HUNGRY:
             return len(self._todo) <= self._low_water or self.stopping
@@ -248,13 +266,30 @@ class Pool:
         while self._work.get():
             self._perform_in_turns(slot) if self._performer.turns else self._perform_all(slot)
             self._performer.store.connections.close_thread()
+            if self._todo:
+                self._work.put(True)  # One too many leaves that to others, which may wait for work.
+            if self._leaves(slot):
+                return
         if box and slot:
             box.free(slot)
         del stack
 
+    def _is_surplus(self) -> bool:
+        return len(self._threads) > self.size
+
+    def _leaves(self, slot: int | None) -> bool:
+        """Return whether the calling thread is one too many, and give up its place and its slot."""
+        with self._leaving:
+            if self._closed or not self._is_surplus():
+                return False
+            if (box := self._member.box) and slot:
+                box.free(slot)  # Before another thread may begin in its place.
+            self._threads.remove(threading.current_thread())
+            return True
+
     def _perform_in_turns(self, slot: int | None) -> None:
         """Perform one flag after the other, and give the site's connection back in between: other threads have none."""
-        while self._todo:
+        while self._todo and not self._is_surplus():
             with self._performer.turns, self._performer.store.connections.spare.performing():  # type: ignore[union-attr]
                 self._perform_some(slot, 1)
 
@@ -267,6 +302,8 @@ class Pool:
         began = time.monotonic()
         for _ in range(most):
             try:
+                if self._is_surplus():
+                    break
                 claimed = todo.popleft()
             except IndexError:
                 break

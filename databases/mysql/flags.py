@@ -68,7 +68,7 @@ class MysqlFlags(Server):
             sql = sql.replace("UPDATE flagsweep_flag", "UPDATE flagsweep_flag FORCE INDEX (PRIMARY)")
         return quoted(super().native(sql))
 
-    making = "INSERT IGNORE INTO flagsweep_gate (sort, name, bucket) VALUES ('kind', ?, ?)"
+    making = "INSERT IGNORE INTO flagsweep_gate (sort, name, bucket) VALUES (?, ?, ?)"
 
     def encoded(self, text: str) -> Any:
         return text.encode()

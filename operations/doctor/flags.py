@@ -28,6 +28,20 @@ def kinds(patient: Patient) -> Finding:
     return Finding("ok", "kinds", f"handlers for {names(sorted(patient.site.handlers))}")
 
 
+def kinds_in_settings(patient: Patient) -> list[Finding]:
+    """Tell what settings say of kinds instead of the code, and which of those kinds nobody handles here."""
+    site, tables = patient.site, patient.site.settings.kinds
+    where, found = getattr(tables, "where", "the settings"), []
+    said = [f"{kind} ({', '.join(handler.overrides)})" for kind, handler in sorted(site.handlers.items()) if handler.overrides]
+    if said:
+        found.append(Finding("ok", "kinds in settings", f"{where} says instead of the code: {names(said)}"))
+    unknown = sorted(set(tables) - set(site.handlers)) if site.handlers else []
+    if unknown:
+        text = f"{where} says something of {names(unknown)}, and there is no handler here"
+        found.append(Finding("warn", "kinds in settings", text, "mend the name, or leave it where another application serves it"))
+    return found
+
+
 def dead_flags(patient: Patient) -> Finding:
     """Look for flags that a person has to decide about."""
     count = patient.total("dead")
@@ -75,4 +89,4 @@ def _own_rows_of(store: Store, kind: str, rows: OwnRows) -> Finding:
     return Finding("ok", "own rows", f"{kind} finds its rows in {table} through an index")
 
 
-FLAGS: list[Check] = [kinds, dead_flags, rows, raise_times, own_rows]
+FLAGS: list[Check] = [kinds, kinds_in_settings, dead_flags, rows, raise_times, own_rows]

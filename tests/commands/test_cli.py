@@ -11,7 +11,7 @@ from flagsweep import FlagSweep, cli
 
 PRESENT = [
     *("init", "run", "sweep", "status", "kinds", "list", "show", "raise", "retry", "discard", "lower"),
-    *("schedule", "doctor"),
+    *("schedule", "pause", "resume", "gates", "lane", "doctor"),
 ]
 
 
@@ -25,7 +25,7 @@ def test_every_command_explains_itself_without_an_app(command):
     assert flagsweep(command, "--help").stdout.startswith(f"Usage: flagsweep {command}")
 
 
-@pytest.mark.parametrize("command", ["sweep", "status", "kinds", "list", "show", "raise", "doctor"])
+@pytest.mark.parametrize("command", ["sweep", "status", "kinds", "list", "show", "raise", "gates", "doctor"])
 def test_every_reading_command_has_json(command):
     assert "--json" in flagsweep(command, "--help").stdout
 
@@ -44,6 +44,7 @@ WORKING = [
     ["schedule", "list"],
     ["schedule", "add", "x", "nightly", "--every", "1h"],
     ["schedule", "run", "x"],
+    ["gates"],
 ]
 
 

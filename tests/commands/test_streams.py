@@ -36,6 +36,10 @@ COMMANDS = {
     "discard": ["--all", "--yes"],
     "lower": ["send", '{"user_id":1}'],
     "schedule": ["list"],
+    "pause": ["send"],
+    "resume": ["send"],
+    "gates": [],
+    "lane": ["mail"],
     "doctor": [],
 }
 

@@ -1,0 +1,151 @@
+"""Gates, as people look after them: pause, resume, and see what is closed or limited, and why."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from ..config import Clock, Problems, Settings, check_name
+from ..databases.connections import Connections
+from ..errors import ConfigError, UnknownKind
+from ..gates.shut import ALL
+from ..handlers import Handler
+from ..logs import clean, printable
+from ..models import Gate, Schedule
+from ..schedules.book import Book, bump, is_paused
+from .gate_info import MOST_WAITING, GateInfo
+from .gate_views import Views
+from .info import moment
+from .pauses import by_whom, end_of, meant
+
+log = logging.getLogger("flagsweep")
+
+OPEN = {"paused_at": None, "paused_by": None, "paused_until": None, "reason": None}
+
+
+class Gates:
+    """Do what people ask of gates, as ``FlagSweep`` says, on the site's connection and in its transaction.
+
+    :param handlers: by kind, aliases included; empty where nobody knows them.
+    :param lanes: the lanes that settings or handlers name.
+    """
+
+    def __init__(
+        self, connections: Connections, settings: Settings, handlers: Mapping[str, Handler], lanes: list[str], clock: Clock
+    ):
+        self._connections = connections
+        self._dialect = connections.dialect
+        self._settings = settings
+        self._handlers = handlers
+        self._lanes = lanes
+        self._clock = clock
+        self._book = Book(connections)
+
+    def pause(self, kind: str | None, lane: str | None, schedule: str | None, reason: str, until: object, by: str | None) -> None:
+        """Close the gate of a kind, of a lane, or of all; or have a schedule not fire."""
+        now, who = self._clock.now(), by_whom(by)
+        text = clean(str(reason)) or None
+        values = {"paused_at": now, "paused_by": who, "paused_until": end_of(until, now), "reason": text}
+        sort, name = self._which(kind, lane, schedule)
+        with self._connections.lent("nothing was paused") as db, db.atomic():
+            self._set(db, sort, name, values)
+        log.info("%s: paused by %s%s", _called(sort, name), printable(who), f": {printable(text)}" if text else "")
+
+    def resume(self, kind: str | None, lane: str | None, schedule: str | None, by: str | None) -> bool:
+        """Have that go on; return whether it was paused."""
+        sort, name = self._which(kind, lane, schedule)
+        with self._connections.lent("nothing was resumed") as db, db.atomic():
+            row = self._row(db, sort, name)
+            if row is None or row.paused_at is None:
+                return False
+            self._set(db, sort, name, OPEN)
+        log.info("%s: goes on, by %s", _called(sort, name), printable(by_whom(by)))
+        return row is not None and is_paused(row, self._clock.now())
+
+    def set_threads(self, lane: str, threads: int | None) -> None:
+        """Say how many threads a lane has, from now on; None: as many as the settings say."""
+        problems = Problems()
+        if threads is not None:
+            problems.number(threads, f"threads of lane {lane!r}", 1, 1000, whole=True)
+        problems.raise_any()
+        sort, name = self._which(None, lane, None)
+        with self._connections.lent("the lane's threads were not changed") as db, db.atomic():
+            self._set(db, sort, name, {"threads": threads})
+
+    def list(self) -> list[GateInfo]:
+        """Return what is closed or limited: all first, then lanes, kinds and schedules."""
+        with self._connections.lent("gates could not be read") as db, self._dialect.lenient(db):
+            rows = list(Gate.select().order_by(Gate.sort, Gate.name, Gate.bucket).execute(db))
+            schedules = [row for row in self._book.rows(db) if is_paused(row, self._clock.now())]
+            due = self._due(db)
+            in_hand = {name: self._dialect.in_hand(db, name) for name, each in self._handlers.items() if each.options.limit}
+        views = Views(rows, self._handlers, self._settings, due, in_hand, self._clock.now())
+        return [*views.infos(), *(_of_schedule(row) for row in schedules)]
+
+    def _due(self, db: Any) -> Counter[str]:
+        """Return how many flags of each kind are due, without reading more than so many of each priority."""
+        dialect, now = self._dialect, self._clock.now()
+        kinds = [str(kind) for kind in dialect.waiting_kinds(db)]
+        due: Counter[str] = Counter()
+        for kind, priority, earliest in dialect.agenda(db, json.dumps(kinds)) if kinds else ():
+            if isinstance(earliest, int) and earliest <= now:
+                due[kind] += dialect.due_behind(db, kind, priority, now, MOST_WAITING)
+        return due
+
+    def _which(self, kind: str | None, lane: str | None, schedule: str | None) -> tuple[str, str]:
+        """Return sort and name of what is meant.
+
+        :raises UnknownKind, ConfigError: naming the nearest name there is, where handlers are known.
+        """
+        given = {name: value for name, value in (("kind", kind), ("lane", lane), ("schedule", schedule)) if value is not None}
+        if len(given) > 1:
+            raise ConfigError(f"name one thing, got {' and '.join(f'{name}={value!r}' for name, value in given.items())}")
+        for sort, value in given.items():
+            return sort, self._kind(value) if sort == "kind" else self._lane(value) if sort == "lane" else value
+        return ALL, ""
+
+    def _kind(self, kind: str) -> str:
+        if kind in self._handlers:
+            return self._handlers[kind].kind
+        if self._handlers:
+            raise UnknownKind(f"no handler is registered for the kind {kind!r}; {meant(kind, self._handlers)}")
+        return check_name(kind, "a kind")
+
+    def _lane(self, lane: str) -> str:
+        check_name(lane, "a lane's name")
+        if self._handlers and lane not in self._lanes:
+            raise ConfigError(f"no handler is in lane {lane!r}; {meant(lane, self._lanes)}")
+        return lane
+
+    def _row(self, db: Any, sort: str, name: str) -> Any:
+        """Return the row of what is meant; None: there is none yet.
+
+        :raises ConfigError: where it is a schedule that is not there.
+        """
+        if sort == "schedule":
+            if (row := self._book.row(db, name)) is None:
+                raise ConfigError(f"there is no schedule {name!r}; {meant(name, (row.name for row in self._book.rows(db)))}")
+            return row
+        rows = Gate.select().where(Gate.sort == sort, Gate.bucket == "").execute(db)
+        return next((row for row in rows if row.name == name), None)
+
+    def _set(self, db: Any, sort: str, name: str, values: Mapping[str, Any]) -> None:
+        if sort == "schedule":
+            self._row(db, sort, name)
+            self._book.set(db, name, **values)
+        else:
+            self._dialect.set_by_hand(db, sort, name, values)
+            bump(db)
+
+
+def _called(sort: str, name: str) -> str:
+    return "all" if sort == ALL else f"{sort} {printable(name)}"
+
+
+def _of_schedule(row: Schedule) -> GateInfo:
+    why = f"paused by {row.paused_by or 'somebody'}{f': {row.reason}' if row.reason else ''}"
+    since, until = moment(row.paused_at), moment(row.paused_until)
+    return GateInfo("schedule", row.name, closed=True, why=why, by=row.paused_by, since=since, until=until, waiting=None)

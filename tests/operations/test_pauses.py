@@ -1,0 +1,269 @@
+"""What people do with gates: pause, resume, and see what is closed or limited; a running consumer obeys within a second."""
+
+import threading
+import time
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from rig import NEW_YEAR, Oops, idle
+from work import running
+
+from flagsweep import ConfigError, FlagSweep, Retry, UnknownKind
+from flagsweep.config import SECOND, Clock
+from flagsweep.models import Schedule
+
+SOON = 1.5
+"""Seconds within which a consumer sees a pause; it takes half of one, and the machine may be busy."""
+
+
+@pytest.fixture
+def flags(url, clock, tmp_path):
+    flags = FlagSweep(url, clock=clock, state_dir=tmp_path / "state", threads=2)
+    flags.init()
+    yield flags
+    flags.database.close()
+    flags.connections.close_thread()
+
+
+def gate(flags, sort="kind", name="work"):
+    return next((each for each in flags.gates() if (each.sort, each.name) == (sort, name)), None)
+
+
+# What a pause stops.
+
+
+@pytest.mark.parametrize("what", [{"kind": "work"}, {"lane": "slow"}, {}], ids=str)
+def test_sweep_obeys_a_pause_and_force_does_not(flags, what):
+    idle(flags, lane="slow").raise_many([(1,), (2,)])
+    flags.pause(**what)
+    assert not +flags.sweep()
+    assert +flags.sweep(force=True) == {"lowered": 2}
+    flags.handlers["work"].raise_flag(3)
+    assert flags.resume(**what) and +flags.sweep() == {"lowered": 1}
+    assert not flags.resume(**what), "it goes on already"
+
+
+def test_another_kind_and_another_lane_go_on(flags):
+    idle(flags).raise_flag(1)
+    idle(flags, "other", lane="slow").raise_flag(1)
+    flags.pause("work")
+    flags.pause(lane="mail" if "mail" in flags.lane_names() else "default")
+    assert +flags.sweep() == {"lowered": 1}
+    flags.resume(), flags.resume("work")
+    assert not +flags.sweep(), "its lane is paused still"
+
+
+def test_a_pause_until_a_time_ends_by_itself(flags, clock):
+    idle(flags).raise_flag(1)
+    flags.pause("work", until="2h")
+    flags.pause(until=datetime.fromtimestamp(NEW_YEAR / SECOND, UTC) + timedelta(hours=1))
+    clock.advance(3600)
+    assert not +flags.sweep()
+    clock.advance(3600)
+    assert +flags.sweep() == {"lowered": 1} and flags.gates() == []
+
+
+def test_a_pause_is_a_part_of_the_sites_transaction(flags):
+    idle(flags).raise_flag(1)
+    with pytest.raises(Oops), flags.database.connection_context(), flags.database.atomic():
+        flags.pause("work", reason="Prüfung 점검", by="Ada")
+        assert gate(flags).why == "paused by Ada: Prüfung 점검"
+        raise Oops
+    assert flags.gates() == [] and +flags.sweep() == {"lowered": 1}
+
+
+@pytest.mark.parametrize(("missed", "runs"), [("once", 1), ("skip", 0), ("all", 3)])
+def test_schedules_of_what_is_paused_do_not_fire_and_missed_decides_at_the_resume(flags, clock, missed, runs):
+    ran = []
+
+    def work(flag):
+        ran.append(flag.missed)
+
+    flags.handler("work", unique=missed != "all")(work).every("1h", missed=missed)
+    flags.sweep()
+    flags.pause("work")
+    clock.advance(3 * 3600 + 600)
+    flags.sweep(), flags.sweep(force=True)
+    assert ran == []
+    flags.resume("work")
+    flags.sweep()
+    assert len(ran) == runs
+
+
+def test_a_schedule_alone_is_paused_by_its_name(flags, clock):
+    ran = []
+    flags.handler("work")(lambda: ran.append(1)).every("1h")
+    flags.sweep()
+    flags.pause(schedule="work", reason="audit", by="ada")
+    assert (gate(flags, "schedule").why, gate(flags, "schedule").by) == ("paused by ada: audit", "ada")
+    clock.advance(3700)
+    flags.sweep()
+    assert ran == [] and flags.resume(schedule="work") and not flags.resume(schedule="work")
+    flags.sweep()
+    assert ran == [1] and flags.gates() == []
+    with pytest.raises(ConfigError, match="no schedule 'wrok'; did you mean 'work'"):
+        flags.pause(schedule="wrok")
+
+
+# Who is meant.
+
+
+@pytest.mark.parametrize(
+    ("what", "error", "told"),
+    [
+        ({"kind": "wrok"}, UnknownKind, "kind 'wrok'; did you mean 'work'?"),
+        ({"lane": "defult"}, ConfigError, "lane 'defult'; did you mean 'default'?"),
+        ({"kind": "work", "lane": "default"}, ConfigError, "name one thing, got kind='work' and lane='default'"),
+        ({"until": "soon"}, ConfigError, "until, if it is no datetime with a time zone, must be seconds"),
+        ({"until": 0}, ConfigError, "until must lie in the future"),
+        ({"until": datetime(2030, 1, 1)}, ConfigError, "until must have a time zone"),
+        ({"until": datetime(2020, 1, 1, tzinfo=UTC)}, ConfigError, "until lies in the past"),
+    ],
+)
+def test_what_cannot_be_paused_is_refused_with_the_fix(make, what, error, told):
+    flags = make()
+    idle(flags)
+    with pytest.raises(error, match=told):
+        flags.pause(**what)
+    assert flags.gates() == []
+
+
+def test_without_handlers_names_are_taken_as_they_are_and_an_alias_pauses_its_handlers_kind(make, db_path, clock):
+    flags = make()
+    idle(flags, aliases="old").raise_flag(1)
+    FlagSweep(db_path, clock=clock).pause("theirs")
+    flags.pause("old")
+    assert [each.name for each in flags.gates()] == ["theirs", "work"]
+    assert not +flags.sweep()
+
+
+# What is shown.
+
+
+def test_gates_show_why_by_whom_since_and_until_and_how_many_flags_wait(flags, clock):
+    idle(flags, lane="slow").raise_many([(n,) for n in range(3)])
+    flags.handlers["work"].using(delay=60).raise_flag(9)
+    flags.pause("work", reason="audit", by="ada", until="1h")
+    flags.pause(lane="slow", by="bob")
+    lane, kind = flags.gates()
+    since = datetime.fromtimestamp(NEW_YEAR / SECOND, UTC)
+    assert (lane.sort, lane.name, lane.closed, lane.waiting, lane.until) == ("lane", "slow", True, 3, None)
+    assert (kind.by, kind.since, kind.until, kind.waiting) == ("ada", since, None, 3)
+    assert kind.why == "paused by ada: audit; lane slow paused by bob"
+    flags.resume(lane="slow")
+    (kind,) = flags.gates()
+    assert (kind.why, kind.until) == ("paused by ada: audit", since + timedelta(hours=1))
+    assert kind.to_dict()["until"] == "2026-01-01T01:00:00+00:00"
+
+
+def test_gates_show_what_is_left_of_each_limit(flags, clock):
+    work = idle(flags, rate="2/h burst 2", budget="3/d", limit=5, quiet="22:00-07:00")
+    clock.advance(12 * 3600)
+    (shown,) = flags.gates()
+    assert (shown.closed, shown.rate.left, shown.budget.left, shown.limit.left, shown.quiet) == (False, 2, 3, 5, "22:00-07:00")
+    work.raise_many([(n,) for n in range(9)])
+    flags.sweep()
+    (shown,) = flags.gates()
+    assert (shown.closed, shown.why, shown.waiting) == (True, "its rate of 2/h burst 2 is used up", 7)
+    assert shown.rate.next_at == shown.until == datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
+    clock.advance(3600)
+    flags.sweep()
+    assert "its budget of 3/d is used up" in gate(flags).why and gate(flags).budget.next_at == datetime(2026, 1, 2, tzinfo=UTC)
+    clock.advance(10 * 3600)
+    assert gate(flags).why.startswith("quiet hours 22:00-07:00")
+
+
+def test_gates_show_a_breaker_with_its_next_probe_and_what_a_handler_asked_for(flags, clock):
+    def mail(n):
+        raise ConnectionError("no route")
+
+    def post(n):
+        raise Retry("5m", "429", all=True)
+
+    flags.handler("mail", backoff=3600)(mail).raise_many([(n,) for n in range(9)])
+    flags.handler("post")(post).raise_flag(1)
+    flags.sweep()
+    mail, post = gate(flags, name="mail"), gate(flags, name="post")
+    assert mail.closed and "ConnectionError" in mail.breaker.why and mail.why.startswith("its provider seems to be away: ")
+    assert mail.breaker.since == mail.since and mail.since < mail.breaker.next_probe <= mail.since + timedelta(seconds=30)
+    assert (post.why, post.until - mail.since) == ("a handler asked for it: 429", timedelta(minutes=5))
+    clock.advance(300)
+    assert gate(flags, name="post") is None
+
+
+# A running consumer.
+
+
+@contextmanager
+def consumer(url, tmp_path, until, **settings):
+    """Give a site with a consumer, in this process, whose one-threaded lane has one flag that runs and thirty behind it."""
+    flags = FlagSweep(url, state_dir=tmp_path / "state", clock=Clock(), threads=1, **settings)
+    flags.init()
+    go_on, began, ran = threading.Event(), threading.Event(), []
+
+    @flags.handler
+    def work(n):
+        if n == 0:
+            began.set()
+            go_on.wait(20)
+        ran.append(n)
+
+    work.raise_many([(n,) for n in range(100, 150)])
+    with running(flags, until):
+        try:
+            until(lambda: len(ran) == 50)  # Now the lane knows that its flags are fast, and claims ahead.
+            ran.clear()
+            work.raise_many([(n,) for n in range(31)])
+            assert began.wait(10)
+            yield flags, work, ran, go_on
+        finally:
+            go_on.set()
+    flags.database.close()
+    flags.connections.close_thread()
+
+
+@pytest.mark.parametrize("watch", ["auto", "off"])
+def test_a_running_consumer_obeys_a_pause_and_a_resume_within_a_second(url, tmp_path, until, watch):
+    if watch == "off" and not url.startswith("sqlite"):
+        pytest.skip("beside a file alone the keeper looks so seldom")
+    with consumer(url, tmp_path, until, watch=watch) as (flags, work, ran, go_on):
+        until(lambda: len(flags.find(state="claimed")) > 1 or watch == "off")
+        flags.pause("work")
+        began = time.monotonic()
+        until(lambda: len(flags.find(state="claimed")) == 1)
+        assert time.monotonic() - began < SOON, "what had not started is given back"
+        work.raise_flag(99)
+        go_on.set()
+        until(lambda: flags.find(state="claimed") == [])
+        assert ran == [0], "what runs goes on, and nothing begins"
+        assert {flag.attempts for flag in flags.find()} == {0} and len(flags.find()) == 31
+        flags.resume("work")
+        began = time.monotonic()
+        until(lambda: len(ran) > 1)
+        assert time.monotonic() - began < SOON
+        until(lambda: flags.find() == [])
+        assert sorted(ran) == [*range(31), 99]
+
+
+def test_a_running_consumer_fires_no_schedule_of_a_paused_kind_until_it_goes_on(url, tmp_path, until):
+    flags = FlagSweep(url, state_dir=tmp_path / "state", threads=1)
+    flags.init()
+    ran = []
+    flags.handler("tick")(lambda: ran.append(time.monotonic())).every("1s")
+    with running(flags, until):
+        until(lambda: ran)
+        flags.pause(lane="default")
+        paused = time.monotonic()
+        until(lambda: _is_overdue(flags))
+        assert not [at for at in ran if at > paused + SOON]
+        flags.resume(lane="default")
+        until(lambda: [at for at in ran if at > paused + SOON])
+    flags.database.close()
+    flags.connections.close_thread()
+
+
+def _is_overdue(flags):
+    with flags.connections.lent("") as db:
+        next_at = Schedule.select(Schedule.next_at).scalar(db)
+    return next_at < flags.clock.now() - 2 * SECOND
