@@ -39,7 +39,7 @@ COMMANDS = {
     "pause": ["send"],
     "resume": ["send"],
     "gates": [],
-    "lane": ["mail"],
+    "lane": ["mail", "--threads", "2"],
     "doctor": [],
 }
 
@@ -56,6 +56,7 @@ ONE_CLOSED = [
 def test_closed_standard_streams_change_nothing(shop, folder, env, command, closed):
     """As daemons and cron have them. What is opened next must not get their numbers, nor what is printed."""
     shop.send.raise_flag(1)
+    shop.flags.pause("send")
     words = " ".join(shlex.quote(word) for word in [command, *COMMANDS[command]])
     line = f"{sys.executable} -m flagsweep --app shop:flags {words}"
     done = subprocess.run(f"{line} {closed}", shell=True, capture_output=True, text=True, cwd=folder, env=env, timeout=20)
