@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from operator import attrgetter
 from typing import Any
 
@@ -92,7 +93,8 @@ class Book:
             changed |= {"sort", "spec"}  # One says how to read the other.
         kept = {name: value for name, value in values.items() if name not in changed}
         if any(kept.get(name, getattr(row, name)) != getattr(row, name) for name in ("sort", "spec", "zone")):
-            kept["next_at"] = first(plan_of(Schedule(**{**row.__data__, **kept})), now, row.last_at)
+            with suppress(ConfigError, TypeError):  # What a hand has damaged does not fire, and hinders no start.
+                kept["next_at"] = first(plan_of(Schedule(**{**row.__data__, **kept})), now, row.last_at)
         Schedule.update(code=said, **kept).where(Schedule.name == declared.name).execute(db)
         return f"the schedule {declared.name} was changed in the code: {plan.spec.plain()}"
 
