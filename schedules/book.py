@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from operator import attrgetter
 from typing import Any
@@ -95,7 +96,8 @@ class Book:
         if (key := self._key_of(declared, row, kept, plan)) is not None:
             kept["key"] = key
         if any(kept.get(name, getattr(row, name)) != getattr(row, name) for name in ("sort", "spec", "zone")):
-            kept["next_at"] = first(plan_of(Schedule(**{**row.__data__, **kept})), now, row.last_at)
+            with suppress(ConfigError, TypeError):  # What a hand has damaged does not fire, and hinders no start.
+                kept["next_at"] = first(plan_of(Schedule(**{**row.__data__, **kept})), now, row.last_at)
         Schedule.update(code=said, **kept).where(Schedule.name == declared.name).execute(db)
         return f"the schedule {declared.name} was changed in the code: {plan.spec.plain()}"
 

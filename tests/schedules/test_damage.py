@@ -87,6 +87,17 @@ def test_what_is_due_is_not_forgotten_where_the_code_changes_something_else(site
     assert site.sweep(5 * HOUR) == [("04:00", 0)]
 
 
+def test_a_consumer_starts_although_a_hand_has_damaged_what_the_code_changes(site):
+    site.handler.cron("0 * * * *")
+    others(site)
+    site.sweep()
+    site.set(zone="Mars/Olympus", last_at=NEW_YEAR, changed='["zone"]')
+    site.begin()
+    others(site)
+    site.handler.cron("30 * * * *")
+    assert site.sweep(HOUR) == [("01:00", 0)] * 2
+
+
 def test_a_spec_that_a_hand_has_changed_stays_with_its_sort(site):
     site.handler.cron("0 4 * * *")
     site.sweep()
