@@ -230,6 +230,7 @@ def test_who_has_just_started_probes_soon_though_its_first_look_was_too_early(de
         desk.now = max(desk.now, breaker.closed_until(Breaker.parse(desk.row("breaker")), desk.now))
     probe = desk.turn(desk.claim)
     desk.turn(lambda: desk.fail(probe))
+    assert desk.turn(desk.claim) and desk.probe.fresh
     late = Desk(desk.flags)
     late.now = desk.now + SECOND
     late.gates.refresh()
