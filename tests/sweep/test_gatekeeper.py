@@ -150,6 +150,15 @@ def test_tokens_that_come_back_after_the_bucket_was_full_again_are_no_credit(des
     assert desk.turn(desk.claim) == []
 
 
+def test_what_a_dead_consumer_had_claimed_gives_no_tokens_back_since_nobody_can_tell_what_of_it_ran(desk_for):
+    """What a handler has done and no turn has settled looks like what never started: to give that back would let too many run."""
+    desk = desk_for(budget="20/d", rate="20/h burst 20")
+    claimed = desk.turn(desk.claim)
+    assert desk.store.rescue(1, (), desk.now) == (len(claimed), [])
+    heir = Desk(desk.flags, consumer=2)
+    assert len(heir.turn(lambda: heir.claim(100))) == 20 - len(claimed)
+
+
 # Slots.
 
 
