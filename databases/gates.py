@@ -13,13 +13,13 @@ TAKEN = ("taken", "day", "used", "closed_until", "paused_at", "paused_until", "b
 
 LOCK = f"SELECT {', '.join(TAKEN)} FROM flagsweep_gate WHERE sort = 'kind' AND name = ? AND bucket = ?"
 PULSE = "SELECT max(id), count(*) FROM flagsweep_pulse"
-OTHERS = """
-SELECT coalesce(sum(hold.slots), 0) FROM flagsweep_hold AS hold JOIN flagsweep_consumer AS consumer ON consumer.id = hold.consumer
-WHERE hold.kind = ? AND hold.consumer <> ?
+SLOTS = """
+SELECT hold.consumer, hold.slots FROM flagsweep_hold AS hold JOIN flagsweep_consumer AS consumer ON consumer.id = hold.consumer
+WHERE hold.kind = ?
 """
 UNHOLD = "DELETE FROM flagsweep_hold WHERE kind = ? AND consumer = ?"
 HOLD = "INSERT INTO flagsweep_hold (kind, consumer, slots) VALUES (?, ?, ?)"
-ORPHANED = "DELETE FROM flagsweep_hold WHERE consumer NOT IN (SELECT id FROM flagsweep_consumer)"
+HELD_BY = "SELECT kind FROM flagsweep_hold WHERE consumer = ?"
 CANDIDATES = """
 SELECT id, attempts FROM flagsweep_flag WHERE state = 'waiting' AND kind = ? AND priority = ? AND due_at <= ?
 ORDER BY due_at, id LIMIT ?
@@ -88,9 +88,11 @@ class Gates:
         """Return how many flags of a kind consumers have claimed."""
         return int(db.execute_sql(self.own(IN_HAND), (self.encoded_name(kind),)).fetchone()[0])
 
-    def held_by_others(self, db: Database, kind: str, consumer: int) -> int:
-        """Return how many flags of a kind other consumers that are entered may run."""
-        return int(db.execute_sql(self.own(OTHERS), (self.encoded_name(kind), consumer)).fetchone()[0])
+    def slots(self, db: Database, kind: str, consumer: int) -> tuple[int, int]:
+        """Return how many flags of a kind other consumers that are entered may run, and how many this one."""
+        held = dict(db.execute_sql(self.own(SLOTS), (self.encoded_name(kind),)).fetchall())
+        mine = held.pop(consumer, 0)
+        return sum(held.values()), mine
 
     def hold(self, db: Database, kind: str, consumer: int, slots: int) -> None:
         """Take note of how many flags of a kind a consumer may run; 0: it runs none."""
@@ -99,9 +101,10 @@ class Gates:
         if slots:
             db.execute_sql(self.own(HOLD), (name, consumer, slots))
 
-    def forget_holds(self, db: Database) -> None:
-        """Forget what consumers held that are gone."""
-        db.execute_sql(self.own(ORPHANED))
+    def forget_holds(self, db: Database, consumer: int) -> None:
+        """Forget what a consumer held that is gone. By the keys of the rows: MySQL would wait for each that it reads."""
+        for (name,) in db.execute_sql(self.own(HELD_BY), (consumer,)).fetchall():
+            db.execute_sql(self.own(UNHOLD), (name, consumer))
 
     def claimed_in(self, db: Database, kind: str, buckets: Sequence[str]) -> Counter[str]:
         """Return how many flags of each of these buckets of a kind are claimed, by whomever."""

@@ -25,12 +25,23 @@ CRASHES = 3
 NO_RARE = Rare()
 
 
+class Took(NamedTuple):
+    """Say what a claim took of its kind's limits.
+
+    :param full: the state of its rate after it, which says when the bucket is full again; None: it has none.
+    :param day: the day of its budget; None: it has none.
+    """
+
+    full: int | None
+    day: int | None
+
+
 class Claimed:
     """Hold one claimed flag on its way through a handler."""
 
     __slots__ = (
         *("attempts", "began", "consumer", "cursor", "due_at", "id", "key", "kind", "payload", "raises", "rare", "row"),
-        *("progressed", "suspect", "taken_at", "token", "trouble"),
+        *("given_back", "progressed", "suspect", "taken_at", "token", "took", "trouble"),
     )
 
     def __init__(self, kind: str, token: int, row: Sequence[Any], consumer: int = 0):
@@ -41,6 +52,9 @@ class Claimed:
         self.row: Any = None
         self.taken_at: float | None = None
         """When it took of its kind's rate, in seconds of the system's monotonic clock."""
+        self.took: Took | None = None
+        self.given_back: bool | None = None
+        """Whether it was given back unstarted while it still was ours; None: nobody tried."""
         self.began = 0.0
         """When its handler began, in seconds of the system's monotonic clock."""
         self.trouble: BaseException | None = None
@@ -141,10 +155,16 @@ class Store:
 
     def give_back(self, flags: Iterable[Claimed], now: int) -> int:
         """Give claimed flags back, whichever claims took them; return how many were still theirs."""
-        by_token: dict[int, list[int]] = defaultdict(list)
+        by_token: dict[int, list[Claimed]] = defaultdict(list)
         for flag in flags:
-            by_token[flag.token].append(flag.id)
-        return sum(self.release(ids, token, now) for token, ids in by_token.items())
+            by_token[flag.token].append(flag)
+        freed = 0
+        for token, claimed in by_token.items():
+            released = self.release([flag.id for flag in claimed], token, now)
+            for flag in claimed:  # Where some were not ours nobody knows which: then none counts as one that was.
+                flag.given_back = released == len(claimed)
+            freed += released
+        return freed
 
     def release_claims(self, tokens: Iterable[int], consumer: int) -> None:
         """Give back all that these claims took, within a ``write``: whether they ever took anything is not known."""
@@ -241,6 +261,7 @@ class Store:
             it = (Consumer.id == consumer) & (True if comebacks is None else Consumer.comebacks == comebacks)
             if not Consumer.delete().where(it).execute(self._engine) and comebacks is not None:
                 return None
+            self._dialect.forget_holds(self._engine, consumer)
             settled = [(id, self.settle_one(id, token, step, now)) for id, token, step in charged]
         # Whoever dies here leaves claims of nobody, which ``release_orphans`` finds.
         freed = self._release_all(consumer, now)

@@ -19,13 +19,14 @@ from zoneinfo import ZoneInfo
 from ..config import SECOND
 from ..gates import breaker
 from ..gates.breaker import Breaker, Probe
+from ..gates.rates import FINE
 from ..gates.shut import FOREVER, Closing, Shut
-from ..handlers import Handler
+from ..handlers import Handler, Options
 from ..logs import printable
 from ..models import Gate
 from ..schedules.book import bump
 from .buckets import Buckets
-from .claims import Claimed, Store
+from .claims import Claimed, Store, Took
 
 log = logging.getLogger("flagsweep")
 
@@ -33,7 +34,10 @@ LOOK = 500
 """Due flags among which a probe is chosen."""
 
 HELD = SECOND
-"""Microseconds after which a gate is asked again that somebody else held, or whose slots others had."""
+"""Microseconds after which a gate is asked again whose slots others had."""
+
+BRIEFLY = SECOND // 20
+"""Microseconds after which a gate is asked again that somebody else held, or whose flags somebody held."""
 
 
 FRESH = Breaker()
@@ -57,13 +61,13 @@ class Note:
 
     :param ended: (flag, fingerprint or None for a success, attempts before).
     :param unanswered: flags that tell nothing, and were charged nothing.
-    :param returned: how many were given back unstarted, by the day on which they were claimed.
+    :param returned: what those took of a limit that were given back unstarted.
     :param closed: until when all others wait, in microseconds UTC, and why, by bucket.
     """
 
     ended: list[tuple[int, str | None, int]] = field(default_factory=list)
     unanswered: list[int] = field(default_factory=list)
-    returned: Counter[int] = field(default_factory=Counter)
+    returned: list[Took] = field(default_factory=list)
     closed: dict[str, Closing] = field(default_factory=dict)
 
 
@@ -88,7 +92,7 @@ class Gatekeeper:
         on_outage: Callable[[str, str, str], Any] = lambda kind, event, why: None,
     ):
         self.slots: dict[str, int] = {}
-        """How many flags of a kind may run here at the same time, where that is limited."""
+        """How many flags of a kind may run here at the same time, where that is limited; what stands in committed rows."""
         self._lane = lane
         self._handlers = handlers
         self._names = {each.kind for each in handlers.values()}
@@ -102,15 +106,20 @@ class Gatekeeper:
         self._pulse: Any = None
         self._shut = Shut()
         self._breakers: dict[str, Breaker] = {}
-        self._not_before: dict[str, int] = {}
+        self._not_before: dict[str, tuple[int, int]] = {}
+        """Until when a kind need not be asked for, and from when on: a clock that is set back makes nobody wait."""
         self._quiet: dict[str, tuple[int, int | None]] = {}
         self._notes: dict[str, Note] = defaultdict(Note)
-        self._written: dict[str, Note] = {}
-        """Notes as they were before the open transaction."""
+        self._before: dict[str, Note | None] = {}
+        """Notes as they were before the open transaction; its outcomes are noted again in the next, if it fails."""
         self._restarted: set[str] = set()
-        self._held: dict[str, int] = {}
-        """The slots that stand in rows, under the id of the consumer."""
-        self._held_under = 0
+        self._probing: set[str] = set()
+        self._holding: set[str] = set()
+        """The kinds of which slots may stand in rows."""
+        self._freed: set[str] = set()
+        """Of these, those that the open transaction has given up."""
+        self._granted: dict[str, int] = {}
+        """The slots that the open transaction has taken: no thread may count on them before it has committed."""
         self._shut_now: set[str] = set()
         """Kinds that were shut since the last turn: what of them has not started is given back."""
         self._lock = threading.Lock()
@@ -160,8 +169,8 @@ class Gatekeeper:
             self._quiet_of(name, now),
             self._broken(name, now),
         ]
-        wait = self._not_before.get(name, 0)
-        if wait > now:
+        asked, wait = self._not_before.get(name, (0, 0))
+        if asked <= now < wait:
             found.append(Closing(wait, "its limit is reached"))
         return max((each for each in found if each is not None), default=None)
 
@@ -218,19 +227,23 @@ class Gatekeeper:
         name, options = handler.kind, handler.options
         row = self._dialect.lock_gate(self._connections.engine, name, "")
         if row is None:
-            self._not_before[name] = now + HELD // 20
+            self._wait(name, now, now + BRIEFLY)
             return None
         if (shut := self._shut_in(row, now)) is not None and not self._force:
-            self._not_before[name] = shut
+            self._wait(name, now, shut)
             return None
         grant = Grant(name, "", wanted, row)
         if self._breakers_on and options.breaker is not None and not self._may_probe(grant, now):
             return None
         if options.limit is not None and options.per is None and not self._take_slots(name, options.limit, threads, consumer):
-            self._not_before[name] = now + HELD
+            self._wait(name, now, now + HELD)
             return None
         grant.count = min(grant.count, self._left(handler, row, now, grant.count))
         return grant if grant.count > 0 else None
+
+    def _wait(self, name: str, now: int, until: int) -> None:
+        """Take note that a kind is not worth asking for until some time, and never that it is worth it at once."""
+        self._not_before[name] = (now, max(until, now + BRIEFLY))
 
     def _shut_in(self, row: Mapping[str, Any], now: int) -> int | None:
         """Return until when the row says that the kind waits: it is younger than what was read before."""
@@ -243,25 +256,24 @@ class Gatekeeper:
         state = Breaker.parse(grant.row["breaker"])
         if state.outage is not None and grant.name not in self._restarted:
             state = breaker.restarted(state, now)
-        self._restarted.add(grant.name)
         self._breakers[grant.name] = grant.state = state
         if state.outage is None:
+            self._restarted.add(grant.name)
             return True
         grant.probe, grant.count = breaker.may_probe(state, now), 1
         if grant.probe is None:
-            self._not_before[grant.name] = breaker.fresh_from(state, now) or now + HELD
+            self._wait(grant.name, now, breaker.fresh_from(state, now) or now + HELD)
         return grant.probe is not None
 
     def _take_slots(self, name: str, limit: int, threads: int, consumer: int) -> bool:
         """Take note of how many flags of a kind run here at the most, so that all consumers together keep its limit."""
         engine = self._connections.engine
-        if consumer != self._held_under:  # What was held under an id before counts for nothing any more.
-            self._held_under = consumer
-            self._held.clear()
-        mine = max(0, min(limit - self._dialect.held_by_others(engine, name, consumer), threads))
-        if mine != self._held.get(name):
+        others, held = self._dialect.slots(engine, name, consumer)
+        mine = max(0, min(limit - others, threads))
+        if mine != held:
             self._dialect.hold(engine, name, consumer, mine)
-        self._held[name] = self.slots[name] = mine
+        self._holding.add(name)
+        self._granted[name] = mine
         return mine > 0
 
     def _left(self, handler: Handler, row: Mapping[str, Any], now: int, wanted: int) -> int:
@@ -272,36 +284,43 @@ class Gatekeeper:
         if rate is not None:
             wanted = rate.take(row["taken"], now, wanted)[0]
             if not wanted:
-                self._not_before[name] = rate.opens_at(row["taken"], now) or now
+                self._wait(name, now, rate.opens_at(row["taken"], now) or now)
                 return 0
         if budget is not None:
             wanted = budget.take(row["day"], row["used"] or 0, now, self._zone, wanted)[0]
             if not wanted:
-                self._not_before[name] = budget.opens_at(row["day"], row["used"] or 0, now, self._zone) or now
+                self._wait(name, now, budget.opens_at(row["day"], row["used"] or 0, now, self._zone) or now)
         return wanted
 
     def leave(self, grant: Grant, taken: Sequence[Claimed], now: int) -> None:
         """Write what a claim has taken, in its transaction."""
-        options, row, probe = self._handlers[grant.name].options, grant.row, grant.probe
+        values, state = self._take(grant, taken, now), grant.state
+        if grant.probe is not None:
+            self._probing.add(grant.name)
+            for claimed in taken:
+                state = breaker.probing(state, claimed.id, grant.probe.fresh, now)
+            if not taken:
+                self._wait(grant.name, now, breaker.closed_until(state, now) or now + HELD)
+        breaks = self._breakers_on and self._handlers[grant.name].options.breaker is not None
+        if breaks and (text := state.text()) != grant.row["breaker"]:
+            values["breaker"] = text
+            self._breakers[grant.name] = state
+        changed = {column: value for column, value in values.items() if value != grant.row[column]}
+        if changed:
+            self._dialect.set_gate(self._connections.engine, grant.name, grant.bucket, changed)
+
+    def _take(self, grant: Grant, taken: Sequence[Claimed], now: int) -> dict[str, Any]:
+        """Take tokens for flags that were claimed; return what the gate's row is to say of them."""
+        options, row, clock = self._handlers[grant.name].options, grant.row, time.monotonic()
         values: dict[str, Any] = {}
         if options.rate is not None and options.per is None:
             values["taken"] = options.rate.take(row["taken"], now, len(taken))[1]
-            clock = time.monotonic()
-            for claimed in taken:
-                claimed.taken_at = clock
         if options.budget is not None and options.per is None:
             _, values["day"], values["used"] = options.budget.take(row["day"], row["used"] or 0, now, self._zone, len(taken))
-        state = grant.state
-        for claimed in taken if probe is not None else ():
-            state = breaker.probing(state, claimed.id, probe.fresh, now)  # type: ignore[union-attr]
-        if probe is not None and not taken:
-            self._not_before[grant.name] = breaker.closed_until(state, now) or now + HELD
-        if (text := state.text()) != row["breaker"] and self._breakers_on and options.breaker is not None:
-            values["breaker"] = text
-            self._breakers[grant.name] = state
-        changed = {column: value for column, value in values.items() if value != row[column]}
-        if changed:
-            self._dialect.set_gate(self._connections.engine, grant.name, grant.bucket, changed)
+        for claimed in taken if values else ():
+            claimed.took = Took(values.get("taken"), values.get("day"))
+            claimed.taken_at = None if options.rate is None else clock
+        return values
 
     def choose(self, grant: Grant, kind: str, priority: int, now: int) -> list[int]:
         """Return the flag that may probe: of those with the fewest attempts the one at the breaker's place."""
@@ -320,7 +339,7 @@ class Gatekeeper:
         buckets = self.buckets[name]
         taken = buckets.claim(kind, priority, limit, consumer, now, token)
         if not taken:
-            self._not_before[name] = buckets.opens_at(now)
+            self._wait(name, now, buckets.opens_at(now))
         return taken
 
     # What flags tell of their gates.
@@ -335,27 +354,36 @@ class Gatekeeper:
         """Note that a flag failed, or succeeded."""
         handler = self._handlers[claimed.kind]
         if self._breakers_on and handler.options.breaker is not None:
-            self._notes[handler.kind].ended.append((claimed.id, fingerprint, claimed.attempts))
+            self._note(handler.kind).ended.append((claimed.id, fingerprint, claimed.attempts))
 
     def unanswered(self, claimed: Claimed) -> None:
         """Note that a flag tells nothing of its provider, and was charged nothing."""
         name = self._handlers[claimed.kind].kind
         if self._breakers_on and self._breakers.get(name, FRESH).outage is not None:
-            self._notes[name].unanswered.append(claimed.id)
+            self._note(name).unanswered.append(claimed.id)
 
     def returned(self, claimed: Iterable[Claimed], now: int) -> None:
-        """Note that flags were given back unstarted: what they took of a limit is there again."""
+        """Note that flags ended unstarted: what they took of a limit is there again.
+
+        What was given back says whether it still was ours; of what expired nothing tells it, so that counts once at the most.
+        """
         for each in claimed:
-            handler = self._handlers[each.kind]
-            if handler.options.per is None and (handler.options.rate is not None or handler.options.budget is not None):
-                self._notes[handler.kind].returned[now] += 1
+            if each.took is not None and each.given_back is not False:
+                self._note(self._handlers[each.kind].kind).returned.append(each.took)
+                each.took = each.took if each.given_back else None
             self.unanswered(each)
 
     def waits(self, claimed: Claimed, until: int, why: str) -> None:
         """Note that all other flags of a kind, or of a flag's bucket, are to wait."""
         handler = self._handlers[claimed.kind]
         bucket = (claimed.rare.bucket or "") if handler.options.per is not None else ""
-        self._notes[handler.kind].closed[bucket] = Closing(until, why)
+        self._note(handler.kind).closed[bucket] = Closing(until, why)
+
+    def _note(self, name: str) -> Note:
+        """Return what is noted of a kind, to be added to within the open transaction's turn."""
+        if name not in self._before:
+            self._before[name] = deepcopy(self._notes.get(name))
+        return self._notes[name]
 
     def write(self, now: int) -> list[Callable[[], None]]:
         """Write what was noted, within a ``write``; return what is to be told once it has committed.
@@ -364,8 +392,7 @@ class Gatekeeper:
         """
         news: list[Callable[[], None]] = []
         for name in sorted(self._notes):
-            note = self._notes[name]
-            self._written.setdefault(name, deepcopy(note))
+            note = self._note(name)
             for bucket, closing in list(note.closed.items()):
                 if self._close(name, bucket, closing):
                     del note.closed[bucket]
@@ -374,17 +401,30 @@ class Gatekeeper:
             if (note.ended or note.unanswered or note.returned) and not self._write_note(name, note, now, news):
                 continue
             del self._notes[name]
+            if (before := self._before[name]) is not None:
+                before.returned.clear()  # Of a commit whose answer is lost nobody knows: tokens are lost rather than doubled.
         return news
 
     def committed(self) -> None:
         """Take note that what was written is kept."""
-        self._written.clear()
+        self._before.clear()
+        self.slots.update(self._granted)
+        self._granted.clear()
+        self._holding -= self._freed
+        self._freed.clear()
+        self._restarted |= self._probing
+        self._probing.clear()
 
     def rolled_back(self) -> None:
-        """Take note that nothing of what was written is kept: it is written again, and what was read is read again."""
-        self._notes.update(self._written)
-        self._written.clear()
-        self._pulse, self._held_under = None, 0
+        """Take note that nothing of what was written is kept: what was noted before is written again, and what was read is read
+        again. What the turn itself had noted it notes anew."""
+        for name, before in self._before.items():
+            self._notes.pop(name, None)
+            if before is not None:
+                self._notes[name] = before
+        for left in (self._before, self._granted, self._freed, self._probing):
+            left.clear()
+        self._pulse = None
 
     @property
     def has_notes(self) -> bool:
@@ -416,11 +456,7 @@ class Gatekeeper:
         values: dict[str, Any] = {}
         if state is not before:
             values["breaker"] = state.text()
-        count = note.returned.total()
-        if count and options.rate is not None and row["taken"] is not None:
-            values["taken"] = options.rate.give_back(row["taken"], count)
-        if count and options.budget is not None and row["day"] is not None:
-            values["day"], values["used"] = options.budget.give_back(row["day"], row["used"] or 0, count, row["day"])
+        values |= self._given_back(options, row, note.returned, now)
         if values:
             self._dialect.set_gate(self._connections.engine, name, "", values)
         if event is not None or (before == FRESH) != (state == FRESH):
@@ -432,6 +468,22 @@ class Gatekeeper:
                 self._shut_now.add(name)
             news.append(lambda: self._tell(name, event, breaker.why(state) or breaker.why(before) or ""))
         return True
+
+    def _given_back(self, options: Options, row: Mapping[str, Any], returned: Sequence[Took], now: int) -> dict[str, Any]:
+        """Return what a gate's row is to say once it has back what flags took that never started.
+
+        Tokens of a bucket that has been full since are none any more: they would come beside those that came for them.
+        """
+        values: dict[str, Any] = {}
+        count = sum(took.full is not None and took.full > now * FINE for took in returned)
+        if count and options.rate is not None and row["taken"] is not None:
+            values["taken"] = options.rate.give_back(row["taken"], count)
+        if options.budget is not None and row["day"] is not None:
+            used = row["used"] or 0
+            for day, many in Counter(took.day for took in returned if took.day is not None).items():
+                _, used = options.budget.give_back(row["day"], used, many, day)
+            values["used"] = used
+        return values
 
     def _tell(self, name: str, event: str, why: str) -> None:
         if event == breaker.OUTAGE_BEGAN:
@@ -448,9 +500,9 @@ class Gatekeeper:
 
         :param running: how many flags are in hand, by the kinds that have slots.
         """
-        for name in [name for name in self._held if not running.get(name)]:
+        for name in [name for name in self._holding if not running.get(name)]:
             self._dialect.hold(self._connections.engine, name, consumer, 0)
-            del self._held[name]
+            self._freed.add(name)
 
 
 def _is_limited(handler: Handler) -> bool:

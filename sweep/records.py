@@ -14,7 +14,7 @@ from ..databases.counts import COLUMNS, DURATIONS, MOSTS, SUMS
 from ..databases.pacer import Pacer
 from ..databases.pages import PAGE, SHARE
 from ..gates.rates import state_of
-from ..models import Count, Gate, History, Hold, Pulse
+from ..models import Consumer, Count, Gate, History, Hold, Pulse
 from .tally import MINUTE
 
 HOUR = 3600
@@ -83,9 +83,10 @@ class Records:
         if (last := self._most_pulses()) is not None:
             with self._connections.write():
                 Pulse.delete().where(Pulse.id < last).execute(self._engine)
-        if list(Hold.select().limit(1).tuples().execute(self._engine)):
+        held = {row[0] for row in Hold.select(Hold.consumer).tuples().execute(self._engine)}
+        for consumer in held - {row[0] for row in Consumer.select(Consumer.id).tuples().execute(self._engine)}:
             with self._connections.write():
-                self._connections.dialect.forget_holds(self._engine)
+                self._connections.dialect.forget_holds(self._engine, consumer)
         return gone
 
     def _most_pulses(self) -> int | None:

@@ -20,6 +20,7 @@ from ..schedules.book import Book
 from ..sweep.blackbox import BlackBox
 from ..sweep.claimer import Claimer
 from ..sweep.claims import Store
+from ..sweep.gatekeeper import Gatekeeper
 from ..sweep.lane import Lane
 from ..sweep.perform import Performer
 from ..sweep.settler import Settler
@@ -122,7 +123,37 @@ _TABLE = (
     CrashPoint("close.after", "lease and black box are gone, the process is still there", Enlisted, "close", after=True),
 )
 
-POINTS: Mapping[str, CrashPoint] = {point.name: point for point in _TABLE}
+
+def _granted(result: Any, gates: Gatekeeper) -> Any:
+    return gates._granted
+
+
+def _freed(result: Any, gates: Gatekeeper, *_: Any) -> Any:
+    return gates._freed
+
+
+def _probe(result: Any, gates: Gatekeeper, grant: Any, taken: Any, now: int) -> bool:
+    return grant.probe is not None and bool(taken)
+
+
+def _probing(result: Any, gates: Gatekeeper) -> Any:
+    return gates._probing
+
+
+_GATES = (
+    CrashPoint("gate.locked", "a kind's gate is locked, nothing is claimed", Gatekeeper, "enter", after=True, when=_some),
+    CrashPoint("gate.held", "slots are held and not committed", Gatekeeper, "_take_slots", after=True, when=_some),
+    CrashPoint("gate.taken", "tokens are taken and not committed", Gatekeeper, "leave", after=True, when=_of(2)),
+    CrashPoint("gate.committed", "tokens and slots are committed, none has started", Gatekeeper, "committed", when=_granted),
+    CrashPoint("gate.noted", "what flags tell of a gate is written, not committed", Gatekeeper, "_write_note", True, _some),
+    CrashPoint("gate.closed", "a gate is closed for some time and not committed", Gatekeeper, "_close", after=True, when=_some),
+    CrashPoint("gate.told", "an outage has begun or ended, nobody is told", Gatekeeper, "_tell"),
+    CrashPoint("gate.probing", "a probe is claimed and not committed", Gatekeeper, "leave", after=True, when=_probe),
+    CrashPoint("gate.probed", "a probe is claimed and committed, it has not started", Gatekeeper, "committed", when=_probing),
+    CrashPoint("gate.freed", "slots are given up and not committed", Gatekeeper, "free", after=True, when=_freed),
+)
+
+POINTS: Mapping[str, CrashPoint] = {point.name: point for point in (*_TABLE, *_GATES)}
 """Every crash point by name; its ``text`` says where it lies."""
 
 

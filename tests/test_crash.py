@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 import work as work_module
-from work import Event, Ledger, Work, command, is_sound
+from work import GATED, Event, Ledger, Work, command, is_sound
 
 from flagsweep.config import SECOND
 from flagsweep.consumer.host import OWN
@@ -161,6 +161,7 @@ def check(site, paths, deaths):
     assert len(ledger.repeats()) <= len(deaths) * (3 * THREADS + 3 * 2 * BATCH)
     exact = sorted(int(flag.split(":")[1]) for flag in ledger.raised if flag.startswith("exact"))
     assert site.effects() == exact
+    assert ledger.most_at_once("gated") <= GATED["limit"] and site.used() >= len(ledger.of("gated")), "a limit was exceeded"
     assert is_sound(paths[0])
 
 
@@ -175,6 +176,10 @@ def script(site):
         site.raise_("work", number, do=do)
     site.raise_many("exact", range(21, 24), do="effect")
     site.add_people(3)
+    site.begin_outage()
+    site.raise_many("away", range(4))
+    site.raise_("gated", 0, do="retry_all", seconds=0.01)
+    site.raise_many("gated", range(1, 20), do="slow", seconds=0.001)
     site.raise_many("slow", range(31, 40))
     site.raise_("slow", 40, do="stop", seconds=0.01)
     site.raise_many("slow", range(41, 100))

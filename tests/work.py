@@ -19,20 +19,23 @@ import traceback
 from collections import Counter, defaultdict
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 from peewee import BooleanField, DatabaseError, IntegerField, Model
 
 from flagsweep import Discard, FlagSweep, FlagSweepError, Retry, Snooze, testing
-from flagsweep.models import Schedule
+from flagsweep.config import SECOND
+from flagsweep.gates.breaker import Breaker, Outage
+from flagsweep.models import Gate, Schedule
 from flagsweep.schedules.book import Book, bump
 from flagsweep.schedules.declared import Plan, key_of
 from flagsweep.sweep.threads import Pool
 
 EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
+GATED = {"rate": "6000/m burst 20", "budget": "1000/d", "limit": 2}
 LIMIT = 30.0  # seconds for which a handler waits at the most: a test that fails must not leave it waiting
 
 
@@ -75,7 +78,8 @@ class Work:
 
     :param schedules: declare one, which fires in a year.
 
-    Kinds: ``work`` and ``exact`` (atomic) in lane default, ``mail`` and ``slow`` in lanes of their names, ``greet`` for own rows.
+    Kinds: ``work`` and ``exact`` (atomic) in lane default, ``mail`` and ``slow`` in lanes of their names, ``greet`` for own rows;
+    ``gated`` has limits, ``away`` a provider.
     """
 
     def __init__(self, database, journal, attempts=1000, backoff=0.01, schedules=False, **settings):
@@ -87,6 +91,8 @@ class Work:
         self.exact = self.flags.handler("exact", atomic=True, **options)(self.act)
         self.mail = self.flags.handler("mail", lane="mail", **options)(self.act)
         self.slow = self.flags.handler("slow", lane="slow", **options)(self.act)
+        self.gated = self.flags.handler("gated", lane="mail", **GATED, **options)(self.act)
+        self.away = self.flags.handler("away", lane="mail", **options)(self.act)
         if schedules:
             self.work.every("365d", name="yearly", arguments={"n": 0})
         self.Person = type("Person", (Model,), {"greet": BooleanField(default=True, index=True), **_meta(self.flags, "person")})
@@ -140,6 +146,11 @@ class Work:
     def _retry(self, n, seconds, gate, flag):
         if flag.attempt == 1:
             raise Retry(after=seconds)
+
+    def _retry_all(self, n, seconds, gate, flag):
+        """Have all others of the kind wait, too."""
+        if flag.attempt == 1:
+            raise Retry(after=seconds, all=True)
 
     def _snooze(self, n, seconds, gate, flag):
         if flag.cursor is None:
@@ -314,6 +325,18 @@ class Work:
         with self.flags.database.connection_context():
             return sorted(row[0] for row in self.flags.database.execute_sql("SELECT n FROM effect"))
 
+    def begin_outage(self, kind="away", ago=60):
+        """Have the gate of a kind be closed since its provider was away so many seconds ago: a probe may go."""
+        state = Breaker(outage=Outage.began("ConnectionError", self.flags.clock.now() - ago * SECOND))
+        with self.flags.database.connection_context():
+            Gate.insert(sort="kind", name=kind, breaker=state.text()).execute(self.flags.database)
+
+    def used(self, kind="gated"):
+        """Return how much of its budget a kind has used."""
+        with self.flags.database.connection_context():
+            query = Gate.select(Gate.used).where(Gate.sort == "kind", Gate.name == kind).tuples()
+            return sum(used or 0 for (used,) in query.execute(self.flags.database))
+
     def is_idle(self):
         """Return whether no flag is up but dead ones, and nobody is owed a greeting."""
         with self.flags.database.connection_context() as _:
@@ -387,6 +410,15 @@ class Ledger:
     def overlaps(self):
         """Return the pairs of runs of one flag that ran at the same time."""
         return [(before, after) for before, after in self._pairs() if after.start < self._end(before)]
+
+    def of(self, kind):
+        """Return the runs of a kind."""
+        return [run for flag, runs in self.runs.items() if flag.startswith(f"{kind}:") for run in runs]
+
+    def most_at_once(self, kind):
+        """Return how many flags of a kind ran at the same time."""
+        edges = sorted(edge for run in self.of(kind) for edge in ((run.start, 1), (self._end(run), -1)))
+        return max(accumulate(step for _, step in edges), default=0)
 
     def attempts(self, flag):
         """Return which attempt each run of a flag was told to be."""

@@ -144,7 +144,7 @@ def test_slots_of_others_count_while_they_are_entered(flags, client, clock):
     id = client.ask("SELECT max(id) FROM flagsweep_consumer")[0][0]
     client.ask("INSERT INTO flagsweep_hold (kind, consumer, slots) VALUES ('work', ?, 3)", id)
     lease = flags.connections.dialect
-    assert lease.held_by_others(flags.connections.engine, "work", 0) == 3
+    assert lease.slots(flags.connections.engine, "work", 0) == (3, 0)
     flags.connections.close_engine()
 
 

@@ -1,0 +1,125 @@
+"""Rates, limits and breakers of consumers that claim at once, and are killed meanwhile: F38 to F41."""
+
+import time
+
+from gated import LIMIT, RATE, Gated, consume, too_many
+from work import Event, Ledger
+
+from flagsweep.sweep.threads import Pool
+
+READY = "flagsweep sweeps"
+
+
+def is_ready(child):
+    return READY in child.log.read_text()
+
+
+class Rush:
+    """Consumers that claim flags of limited kinds at once, for some seconds.
+
+    :param kill_every: seconds after which one of them is killed, the next one by turns, and started again; None: never.
+    """
+
+    def __init__(self, backend, chance, until, seconds, consumers, kill_every=None):
+        self.backend, self.chance, self.until = backend, chance, until
+        self.seconds, self.kill_every = seconds, kill_every
+        self.deaths, self.ready = {}, {}
+        self.site = Gated(backend.database, backend.journal).prepare()
+        backend._sites.append(self.site)
+        self.children = [self._start() for _ in range(consumers)]
+        until(lambda: all(is_ready(child) for child in self.children))
+        self.ready = {child.pid: time.monotonic() for child in self.children}
+        self._raise()
+        self.began = time.monotonic()
+        self._go_on()
+        self.ended = time.monotonic()
+        for child in self.children:
+            self._kill(child)
+
+    def _start(self):
+        return consume(self.backend, sweepers=2)
+
+    def _raise(self):
+        for kind, count, longest in (("paced", 20, 0.02), ("both", 20, 0.15)):
+            many = int(count * self.seconds)
+            for index in range(0, many, 50):
+                self.site.raise_many(kind, range(index, index + 50), do="slow", seconds=self.chance.uniform(0, longest))
+        self.site.raise_many("narrow", range(int(200 * self.seconds)), do="slow", seconds=0.02)
+
+    def _go_on(self):
+        """Kill one as often as was asked, counted from when the one before is there again."""
+        end, turn = self.began + self.seconds, 0
+        while self.kill_every and time.monotonic() + self.kill_every < end:
+            time.sleep(self.kill_every)
+            turn = (turn + 1) % len(self.children)
+            self._kill(self.children[turn])
+            self.children[turn] = self._start()
+            self.until(lambda turn=turn: is_ready(self.children[turn]))
+            self.ready[self.children[turn].pid] = time.monotonic()
+        time.sleep(max(0.0, end - time.monotonic()))
+
+    def _kill(self, child):
+        child.kill()
+        child.wait()
+        self.deaths[child.pid] = time.monotonic()
+
+    def served(self):
+        """Return for how many seconds there was a consumer that was ready, of those that it went on."""
+        edges = [(at, 1) for at in self.ready.values()] + [(at, -1) for at in self.deaths.values()]
+        spent, ready, since = 0.0, 0, self.began
+        for at, step in sorted(edges):
+            at = min(max(at, self.began), self.ended)
+            spent, ready, since = spent + (at - since) * (ready > 0), ready + step, at
+        return spent
+
+    def findings(self, least, late):
+        """Return what is told of it, and whether all of it holds.
+
+        :param least: the share of a rate that must be used, by kind.
+        :param late: seconds by which this machine may begin a run too late.
+        """
+        ledger, found, good, served = Ledger(self.site.journal.events(), self.deaths), [], True, self.served()
+        for kind, share in least.items():
+            starts = [run.start for run in ledger.of(kind)]
+            over, used = too_many(starts, late), sum(self.began <= at <= self.ended for at in starts) / (RATE * served)
+            good = good and over <= 0 and used >= share
+            found.append(
+                f"{kind}: {len(starts)} starts, {max(0.0, over):.1f} too many, {used:.0%} of the rate used >= {share:.0%}"
+            )
+        for kind in ("narrow", "both"):
+            most = ledger.most_at_once(kind)
+            good = good and most <= LIMIT
+            found.append(f"{kind}: at most {most} at once <= {LIMIT}")
+        shared = len({run.pid for run in ledger.of("narrow")})
+        found.append(f"{len(ledger.of('narrow'))} narrow ones, by {shared} processes, in {served:.0f} s with a consumer")
+        overlaps, repeats = len(ledger.overlaps()), len(ledger.unexplained())
+        found.append(f"two owners {overlaps}, repeats without a cause {repeats}")
+        return ", ".join(found), good and not overlaps and not repeats
+
+
+def late(bound):
+    """Return by how many seconds more than ``Pool.LATE`` a run may begin after its token was taken, on a slow machine."""
+    return bound(Pool.LATE) - Pool.LATE
+
+
+def test_f38_two_consumers_keep_rates_and_limits(backend, chance, sized, until, bound, report):
+    seconds, consumers = sized(20, 60, 6), 1 if backend.name == "sqlite" else 2
+    told, good = Rush(backend, chance, until, seconds, consumers).findings({"paced": 0.9, "both": 0.9}, late(bound))
+    report("F38", f"{consumers} consumers of 8 threads for {seconds} s", told, good, backend.name)
+
+
+def test_f39_consumers_are_killed_and_keep_rates_and_limits(backend, chance, sized, until, bound, report):
+    """On a server the slots of the dead are free once it is found dead, and one may have had all of them."""
+    seconds, consumers, every = sized(20, 60, 8), *((1, 2) if backend.name == "sqlite" else (2, 3))
+    least = {"paced": 0.8, "both": 0.8 if backend.name == "sqlite" else 0.6}
+    told, good = Rush(backend, chance, until, seconds, consumers, every).findings(least, late(bound))
+    report("F39", f"of {consumers} one killed every {every} s, for {seconds} s", told, good, backend.name)
+
+
+def test_the_receiving_side_sees_too_many_and_too_many_at_once():
+    """A control: what judges can find something."""
+    assert too_many([0.0] * 12) == 1 and too_many([0.0] * 11) == 0
+    assert too_many([0.0] * 10 + [1.0] * 12) > 0 and too_many([index / 10 for index in range(100)]) <= 0
+    seen = [(0.0, 1, "start", "a"), (0.5, 2, "start", "b"), (0.9, 3, "start", "c"), (1.0, 1, "end", "a")]
+    events = [Event(at, pid, 1, what, f"work:{flag}", {"attempt": 1}) for at, pid, what, flag in seen]
+    assert Ledger(events, {2: 0.8}).most_at_once("work") == 2 and Ledger(events, {2: 0.95}).most_at_once("work") == 3
