@@ -34,6 +34,10 @@ COMMANDS = {
     "retry": ["--all", "--yes"],
     "discard": ["--all", "--yes"],
     "lower": ["send", '{"user_id":1}'],
+    "pause": ["--all"],
+    "resume": ["send"],
+    "gates": [],
+    "lane": ["mail", "--threads", "3"],
     "doctor": [],
 }
 
