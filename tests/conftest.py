@@ -57,6 +57,7 @@ _ON_SERVERS = (
     "gates",
     "many",
     "pauses",
+    "resizing",
     "schema",
     "sessions",
     "spare",
