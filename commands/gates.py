@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from ..logs import printable
 from ..operations.gate_info import MOST_WAITING, Allowance, GateInfo
 from ..options import microseconds
-from .failure import Failure, Misuse
+from .failure import Misuse
 from .locate import Given
 from .options import AS_JSON
 from .raising import parse_time
@@ -55,9 +55,8 @@ def pause(given: Given, reason: str, until: str | None, **what: Any) -> None:
 def resume(given: Given, **what: Any) -> None:
     """Let go on what was paused by that name. --all ends only the pause of all."""
     name, meant = _meant(what)
-    if not given.any_site().resume(**meant):
-        raise Failure(f"{name}: not paused; 'flagsweep gates' shows what is")
-    click.echo(printable(f"resumed {name}"))
+    done = given.any_site().resume(**meant)
+    click.echo(printable(f"resumed {name}" if done else f"{name}: not paused; 'flagsweep gates' shows what is"))
 
 
 def _meant(what: dict[str, Any]) -> tuple[str, dict[str, Any]]:

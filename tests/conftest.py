@@ -62,6 +62,7 @@ _ON_SERVERS = (
     "kinds",
     "many",
     "pauses",
+    "resizing",
     "schedules",
     "schema",
     "sessions",
