@@ -3,7 +3,7 @@
 from contextlib import suppress
 
 import pytest
-from rig import NEW_YEAR, Oops
+from rig import NEW_YEAR, Oops, lane_of
 
 from flagsweep import FlagSweep
 from flagsweep.config import SECOND
@@ -150,6 +150,18 @@ def test_tokens_that_come_back_after_the_bucket_was_full_again_are_no_credit(des
     assert desk.turn(desk.claim) == []
 
 
+@pytest.mark.xfail(strict=True, reason="Lane._write claims by the time at which its turn began, not by that of its transaction")
+def test_a_turn_that_waited_for_its_transaction_counts_tokens_from_when_it_had_it(desk_for, clock, monkeypatch):
+    flags, started, waits = desk_for(rate="600/m burst 4").flags, [], [2]
+    flags.handlers["work"].function = lambda n: started.append(clock.passed)
+    flags.store.connections.close_engine()
+    with lane_of(flags, "default") as lane:
+        turn = lane._pacer.turn
+        monkeypatch.setattr(lane._pacer, "turn", lambda: (clock.advance(waits.pop() if waits else 0), turn()))
+        lane.sweep()
+    assert started == [2] * 4
+
+
 def test_what_a_dead_consumer_had_claimed_gives_no_tokens_back_since_nobody_can_tell_what_of_it_ran(desk_for):
     """What a handler has done and no turn has settled looks like what never started: to give that back would let too many run."""
     desk = desk_for(budget="20/d", rate="20/h burst 20")
@@ -246,3 +258,35 @@ def test_who_has_just_started_probes_soon_though_its_first_look_was_too_early(de
     late.turn(late.claim)
     late.now = desk.now + 31 * SECOND
     assert len(late.turn(late.claim)) == 1 and not late.probe.fresh
+
+
+# Two consumers, one of which has begun its turn a little earlier than the other that has written first.
+
+A_LITTLE = SECOND // 100
+
+
+def test_a_turn_that_began_before_anothers_note_forgets_nothing_of_it(desk_for):
+    one = desk_for(breaker=5, rate="1000/s burst 1000")
+    two = Desk(one.flags, consumer=2)
+    flags = one.turn(lambda: one.claim(40))
+    for failed in flags[:10]:
+        for each, fingerprint in ((failed, "E"), (flags[-1], None)):
+            one.gates.ended(each, fingerprint)
+    one.turn(lambda: one.gates.write(one.now))
+    two.now = one.now - A_LITTLE
+    two.turn(lambda: two.fail(flags[10:20]))
+    assert Breaker.parse(two.row("breaker")).outage is None, "what a success followed on is the flags' own failure"
+
+
+def test_probes_go_one_at_a_time_though_a_turn_began_before_anothers_probe_set_out(desk_for):
+    one = desk_for(breaker=5)
+    two = Desk(one.flags, consumer=2)
+    one.turn(lambda: one.fail(one.store.claim("work", 0, 5, 1, one.now)))
+    for consumer in (one, two):
+        consumer.gates.refresh()
+        consumer.gates._restarted.add("work")
+    one.now += 31 * SECOND
+    two.now = one.now - A_LITTLE
+    assert len(one.turn(one.claim)) == 1 and not one.probe.fresh
+    assert len(one.turn(one.claim)) == 1 and one.probe.fresh
+    assert two.turn(two.claim) == []
