@@ -317,6 +317,7 @@ class Lane:
         claims_alone = not (turn.outcomes or turn.recalled or turn.found or self.discovery.has_rows or self.claimer.in_doubt)
         with self._connections.write(only_claims=claims_alone):
             began = time.monotonic()  # Not before: to wait for another's long transaction is not to hold the writer.
+            turn.now = self._clock.now()  # Tokens that came meanwhile are not spent twice.
             self.claimer.release_in_doubt()
             outcomes, held = self.settler.free_to_settle(turn.outcomes)
             settled = self.settler.settle(outcomes, turn.now)

@@ -150,7 +150,6 @@ def test_tokens_that_come_back_after_the_bucket_was_full_again_are_no_credit(des
     assert desk.turn(desk.claim) == []
 
 
-@pytest.mark.xfail(strict=True, reason="Lane._write claims by the time at which its turn began, not by that of its transaction")
 def test_a_turn_that_waited_for_its_transaction_counts_tokens_from_when_it_had_it(desk_for, clock, monkeypatch):
     flags, started, waits = desk_for(rate="600/m burst 4").flags, [], [2]
     flags.handlers["work"].function = lambda n: started.append(clock.passed)
@@ -254,7 +253,7 @@ def test_who_has_just_started_probes_soon_though_its_first_look_was_too_early(de
     assert desk.turn(desk.claim) and desk.probe.fresh
     late = Desk(desk.flags)
     late.now = desk.now + SECOND
-    late.gates.refresh()
+    late.gates.refresh(late.now)
     late.turn(late.claim)
     late.now = desk.now + 31 * SECOND
     assert len(late.turn(late.claim)) == 1 and not late.probe.fresh
@@ -283,7 +282,7 @@ def test_probes_go_one_at_a_time_though_a_turn_began_before_anothers_probe_set_o
     two = Desk(one.flags, consumer=2)
     one.turn(lambda: one.fail(one.store.claim("work", 0, 5, 1, one.now)))
     for consumer in (one, two):
-        consumer.gates.refresh()
+        consumer.gates.refresh(consumer.now)
         consumer.gates._restarted.add("work")
     one.now += 31 * SECOND
     two.now = one.now - A_LITTLE
