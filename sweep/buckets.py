@@ -91,9 +91,8 @@ class Buckets:
             kept += self._allowed(bucket, by_bucket[bucket], running[bucket], now)
         ids = {claimed.id for claimed in kept}
         self._store.give_back([claimed for claimed in taken if claimed.id not in ids], now)
-        clock = time.monotonic()
         for claimed in kept if self._rate is not None else ():
-            claimed.taken_at = clock
+            claimed.taken_at = now
         return kept
 
     def _allowed(self, bucket: str, flags: list[Claimed], running: int, now: int) -> list[Claimed]:

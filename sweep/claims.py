@@ -50,8 +50,8 @@ class Claimed:
         self.consumer = consumer
         """The id under which it was claimed: what a consumer claimed under an id before is not its own any more."""
         self.row: Any = None
-        self.taken_at: float | None = None
-        """When it took of its kind's rate, in seconds of the system's monotonic clock."""
+        self.taken_at: int | None = None
+        """When it took of its kind's rate, in microseconds UTC."""
         self.took: Took | None = None
         self.given_back: bool | None = None
         """Whether it was given back unstarted while it still was ours; None: nobody tried."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
@@ -312,7 +311,7 @@ class Gatekeeper:
 
     def _take(self, grant: Grant, taken: Sequence[Claimed], now: int) -> dict[str, Any]:
         """Take tokens for flags that were claimed; return what the gate's row is to say of them."""
-        options, row, clock = self._handlers[grant.name].options, grant.row, time.monotonic()
+        options, row = self._handlers[grant.name].options, grant.row
         values: dict[str, Any] = {}
         if options.rate is not None and options.per is None:
             values["taken"] = options.rate.take(row["taken"], now, len(taken))[1]
@@ -320,7 +319,7 @@ class Gatekeeper:
             _, values["day"], values["used"] = options.budget.take(row["day"], row["used"] or 0, now, self._zone, len(taken))
         for claimed in taken if values else ():
             claimed.took = Took(values.get("taken"), values.get("day"))
-            claimed.taken_at = None if options.rate is None else clock
+            claimed.taken_at = None if options.rate is None else now
         return values
 
     def choose(self, grant: Grant, kind: str, priority: int, now: int) -> list[int]:

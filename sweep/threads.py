@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from queue import SimpleQueue
 
+from ..config import SECOND
 from ..logs import Seldom
 from .blackbox import crash_stack
 from .claims import Claimed
@@ -358,7 +359,7 @@ class Pool:
     def _one(self, claimed: Claimed, slot: int | None) -> Outcome:
         if claimed.consumer != self._member.id:  # Its claim was given back just as this thread took it.
             return NOT_STARTED
-        if claimed.taken_at is not None and time.monotonic() - claimed.taken_at > self.LATE:
+        if claimed.taken_at is not None and self._performer.clock.now() - claimed.taken_at > self.LATE * SECOND:
             return NOT_STARTED
         box = self._member.box
         if slot is None or box is None:
