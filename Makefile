@@ -4,13 +4,16 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-servers test-all matrix faults-short controls faults faults-nightly lint bench bench-quick clean
+.PHONY: help demo demo-timetables test test-servers test-all matrix faults-short controls faults faults-nightly lint bench bench-quick clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(READY) ## Sign up 500 people, kill the consumer three times, count the mails
 	$(PY) examples/demo/demo.py
+
+demo-timetables: $(READY) ## Collect 100,000 rows from a moody API, gently; kill the collector midway, compare the rows
+	$(PY) examples/timetables/timetables.py
 
 # More workers than cores: many tests wait for another process most of their time.
 test: $(READY) ## Run the tests that need no server, within a minute

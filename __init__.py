@@ -16,12 +16,15 @@ from .errors import (
     SignatureError,
     Snooze,
     UnknownKind,
+    UnknownSchedule,
 )
 from .gates.retry_after import retry_after
 from .handlers import Handler
 from .models import Raised
 from .operations.gate_info import GateInfo
 from .operations.info import FlagInfo
+from .operations.kinds import KindInfo
+from .operations.schedule_info import ScheduleInfo
 
 __all__ = [
     "Backoff",
@@ -34,14 +37,17 @@ __all__ = [
     "FlagSweepError",
     "GateInfo",
     "Handler",
+    "KindInfo",
     "LaneStuck",
     "LeaseHeld",
     "NotReady",
     "PayloadError",
     "Raised",
     "Retry",
+    "ScheduleInfo",
     "SignatureError",
     "Snooze",
     "UnknownKind",
+    "UnknownSchedule",
     "retry_after",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .commands import changing, gates, listing, raising, running, setup, status
+from .commands import changing, gates, kinds, listing, raising, running, schedules, setup, status
 from .commands.failure import as_failure
 from .commands.locate import Given
 from .commands.terminal import open_standard_streams, spell_out_what_cannot_be_shown
@@ -52,12 +52,14 @@ for _command in (
     running.run,
     running.sweep,
     status.status,
+    kinds.kinds,
     listing.list_flags,
     listing.show,
     raising.raise_flag,
     changing.retry,
     changing.discard,
     changing.lower,
+    schedules.schedule,
     gates.pause,
     gates.resume,
     gates.gates,

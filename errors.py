@@ -32,6 +32,10 @@ class UnknownKind(FlagSweepError, LookupError):
     """Name a kind that no handler is registered for."""
 
 
+class UnknownSchedule(FlagSweepError, LookupError):
+    """Name a schedule that is not there, and the nearest names that are."""
+
+
 class NotReady(FlagSweepError):
     """Say that the database or its tables are missing, damaged, or newer than this code: it takes a person to go on."""
 

@@ -484,14 +484,14 @@ class Registry:
 
         :param plan: as for ``Handler.every``.
         """
-        return lambda handler: _handler(handler, "every").every(interval, **plan)
+        return _declaring("every", interval, sys._getframe(1).f_globals, plan)
 
     def cron(self, spec: str, **plan: Any) -> Callable[[Handler[P, R]], Handler[P, R]]:
         """Have the flag of a handler raised at the times of a cron expression: ``@flags.cron("0 4 * * 1", tz="Asia/Seoul")``.
 
         :param plan: as for ``Handler.every``.
         """
-        return lambda handler: _handler(handler, "cron").cron(spec, **plan)
+        return _declaring("cron", spec, sys._getframe(1).f_globals, plan)
 
     def handler_of(self, kind: str) -> Handler:
         """Return the handler of a kind or of one of its aliases.
@@ -501,10 +501,21 @@ class Registry:
         return self._handlers.of(kind)
 
 
-def _handler(handler: Any, how: str) -> Any:
-    if not isinstance(handler, Handler):
-        raise ConfigError(f"@flags.{how}(...) stands above @flags.handler(), not below it: got {short(handler)}")
-    return handler
+def _declaring(
+    sort: str, spec: object, names: dict[str, Any], plan: Mapping[str, Any]
+) -> Callable[[Handler[P, R]], Handler[P, R]]:
+    """Return what declares a schedule of a handler.
+
+    :param names: the global names of the module that does so.
+    """
+
+    def declare(handler: Handler[P, R]) -> Handler[P, R]:
+        if not isinstance(handler, Handler):
+            raise ConfigError(f"@flags.{sort}(...) stands above @flags.handler(), not below it: got {short(handler)}")
+        handler._declare(sort, spec, names, **plan)
+        return handler
+
+    return declare
 
 
 def kind_of(function: Any) -> str:

@@ -235,13 +235,17 @@ class Hold(Model):
 
 
 class Pulse(Model):
-    """Count the changes of gates, so that one number tells whether to read them again."""
+    """Hold a row for each change of a schedule or a gate, so that one look tells whether to read them again.
 
-    number = IntegerField()
+    A number that is counted up would be locked by who changes something in a long transaction, and everybody else would wait.
+    """
+
+    id = _Id()
+    what = TextField()
+    """``schedule`` or ``gate``."""
 
     class Meta:
         table_name = "flagsweep_pulse"
-        primary_key = False
 
 
 class Count(Model):

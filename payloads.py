@@ -117,6 +117,15 @@ class Calls:
             yield long_way(index, item)
 
 
+def unchecked(arguments: Mapping[str, Any], kind: str, limit: int) -> Item:
+    """Return key and payload of arguments by name that no function is known for: the key is that of one without defaults.
+
+    :raises PayloadError: where they are no JSON, too large or too deep.
+    """
+    payload = encode(arguments, kind, limit)
+    return Item(_shortened(payload), payload)
+
+
 def _shortened(text: str) -> str:
     return text if len(text) <= KEY_LIMIT else hashlib.sha256(text.encode()).hexdigest()
 

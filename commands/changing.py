@@ -32,7 +32,7 @@ def retry(given: Given, ids: tuple[int, ...], kind: str | None, everything: bool
     _check_choice(ids, kind, everything)
     flags = given.any_site()
     if not ids:
-        _ask(f"{_dead(flags, kind)} Retry all, and have what backs off be due now?", yes)
+        ask(f"{_dead(flags, kind)} Retry all, and have what backs off be due now?", yes)
     before = flags.find(id=ids, limit=None) if ids else []
     count = to_many("retried", len(ids) or _dead_count(flags, kind), partial(flags.retry, id=ids or None, kind=kind))
     click.echo(f"retried {plural(count, 'flag')}")
@@ -51,7 +51,7 @@ def discard(given: Given, ids: tuple[int, ...], kind: str | None, everything: bo
     _check_choice(ids, kind, everything)
     flags = given.any_site()
     if not ids:
-        _ask(f"{_dead(flags, kind)} Discard all?", yes)
+        ask(f"{_dead(flags, kind)} Discard all?", yes)
     before = flags.find(id=ids, limit=None) if ids else []
     act = partial(flags.discard, id=ids or None, kind=kind, reason=reason)
     count = to_many("discarded", len(ids) or _dead_count(flags, kind), act)
@@ -81,7 +81,7 @@ def _dead(flags: FlagSweep, kind: str | None) -> str:
     return f"{plural(count, 'flag')}{'' if kind is None else f' of kind {kind}'} {'is' if count == 1 else 'are'} dead."
 
 
-def _ask(question: str, yes: bool) -> None:
+def ask(question: str, yes: bool) -> None:
     """Go on only when the answer is yes."""
     try:
         agreed = yes or click.confirm(printable(question), err=True)

@@ -9,6 +9,7 @@ from peewee import PeeweeException
 
 from ..errors import ConfigError, FlagSweepError, PayloadError, UnknownKind
 from ..logs import printable
+from .tables import width_of
 from .words import described
 
 
@@ -23,6 +24,23 @@ class Misuse(Failure):
     """End the command with one readable line: it cannot be meant as it was given."""
 
     exit_code = 2
+
+
+class Misspelt(Misuse):
+    """End the command with a line that says what is wrong, and the text that was given with a caret below the mistake.
+
+    :param position: the column of the mistake, counted from 0.
+    """
+
+    def __init__(self, message: str, text: str, position: int):
+        super().__init__(message)
+        self._text = text
+        self._position = position
+
+    def show(self, file: Any = None) -> None:
+        super().show(file)
+        before = width_of(printable(self._text[: self._position]))
+        click.echo(f"    {printable(self._text)}\n    {' ' * before}^", err=True)
 
 
 def as_failure(error: BaseException) -> click.ClickException:

@@ -36,7 +36,7 @@ def raise_flag(given: Given, kind: str, arguments: str, at: str | None, as_json:
     if at is not None and options["delay"] is not None:
         raise click.UsageError("give --delay or --at, not both")
     handler = given.site().handler_of(kind)
-    args, kwargs = _read_arguments(arguments)
+    args, kwargs = read_arguments(arguments)
     raised = handler.using(at=parse_time(at, "--at"), **options).raise_flag(*args, **kwargs)
     if as_json:
         print_json(raised._asdict())
@@ -44,7 +44,7 @@ def raise_flag(given: Given, kind: str, arguments: str, at: str | None, as_json:
         click.echo(f"flag {raised.id}: {raised.how}")
 
 
-def _read_arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
+def read_arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
     """Return the positional and the named arguments that JSON text holds, or stdin where it is a dash."""
     try:
         values = json.loads(sys.stdin.read() if text == "-" else text)

@@ -39,6 +39,9 @@ def status(given: Given, as_json: bool) -> None:
         click.echo(
             f"lane {NOBODY}: {known if flags.handlers else 'all kinds, since handlers and lanes are known only with --app'}"
         )
+    for each in report["overdue_schedules"]:
+        why = f"no handler here has the kind {each['kind']}" if flags.handlers else "nobody fires it"
+        click.echo(printable(f"schedule {each['name']} has been due for {span(each['due_s'])}: {why}"))
     for consumer in report["consumers"]:
         click.echo(printable(consumer_line(consumer)))
     if all(consumer["mode"] != "run" or consumer["alive"] is False for consumer in report["consumers"]):

@@ -54,17 +54,17 @@ def _print_drawn(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> No
 
 def _print_aligned(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
     lines = [[column.title for column in columns], *rows]
-    widths = [min(40, max(_width(line[index]) for line in lines)) for index in range(len(columns))]
+    widths = [min(40, max(width_of(line[index]) for line in lines)) for index in range(len(columns))]
     for line in lines:
         padded = (_pad(cell, width, column.right) for cell, width, column in zip(line, widths, columns, strict=True))
         click.echo("  ".join(padded).rstrip())
 
 
 def _pad(cell: str, width: int, right: bool) -> str:
-    room = " " * (width - _width(cell))
+    room = " " * (width - width_of(cell))
     return room + cell if right else cell + room
 
 
-def _width(text: str) -> int:
+def width_of(text: str) -> int:
     """Return how many columns of a terminal a text takes: Chinese, Japanese and Korean letters take two."""
     return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)

@@ -23,3 +23,8 @@ def span(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{max(0.0, seconds):.0f} s"
+
+
+def short_span(seconds: float) -> str:
+    """Return a length of time as ``span`` does, below two seconds in milliseconds."""
+    return span(seconds) if seconds >= 2 else f"{1000 * seconds:.0f} ms"

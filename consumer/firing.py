@@ -6,10 +6,10 @@ import logging
 import threading
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
-from ..config import Clock
-from ..errors import ConfigError
+from ..config import SECOND, Clock
 from ..gates.shut import Shut
 from ..handlers import Handler
 from ..logs import Seldom, printable
@@ -20,11 +20,15 @@ from ..schedules.catching import due_of
 from ..schedules.declared import Declarations
 from ..sweep.claimer import Due
 from ..sweep.claims import Store
+from ..sweep.parts import Parts
 
 log = logging.getLogger("flagsweep")
 
 DAMAGED = (TypeError, OverflowError, ArithmeticError)
 """What arithmetic says to values that a hand has put into a row."""
+
+LATER = 2 * SECOND
+"""Microseconds after which a schedule that could not fire is tried again."""
 
 EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
@@ -47,10 +51,14 @@ class Firing:
         self._clock = clock
         self._shut = Shut()
         self._lock = threading.Lock()
-        self._pulse: int | None = None
-        self.pulse: int | None = None
+        self._pulse: Any = None
+        self._stale = False
+        """Whether another consumer has fired one of the rows."""
+        self.pulse: Any = None
         """What counts the changes of schedules and gates, as it was last read."""
         self._rows: list[Schedule] = []
+        self._not_before: dict[str, int] = {}
+        """When a schedule that could not fire is tried again, by its name: microseconds UTC."""
         self._told: dict[str, Seldom] = {}
 
     def declare(self, declarations: Declarations, zone: str) -> None:
@@ -58,7 +66,9 @@ class Firing:
 
         :param zone: that of the settings.
         """
-        for line in self._book.write_declared(declarations, zone, self._clock.now()):
+        # Consumers that start at the same time have the same to write: who comes second waits, and looks again.
+        parts = Parts(self._store.connections)
+        for line in parts.take(lambda: self._book.write_declared(declarations, zone, self._clock.now())):
             log.info("%s", printable(line))
 
     def fire(self) -> set[Due]:
@@ -67,13 +77,30 @@ class Firing:
         with self._lock:
             self._refresh()
             for row in list(self._rows):
-                now = self._clock.now()
-                try:
-                    if self._is_due(row, now) and (due := self._fire(row, row.next_at or 0, now)) is not None:
-                        raised.add(due)
-                except (ConfigError, *DAMAGED) as error:
-                    self._tell(row.name, f"the schedule {row.name} cannot be fired: {error}")
+                if (due := self._fire_if_due(row)) is not None:
+                    raised.add(due)
         return raised
+
+    def _fire_if_due(self, row: Schedule) -> Due | None:
+        now = self._clock.now()
+        try:
+            return self._fire(row, row.next_at or 0, now) if self._is_due(row, now) else None
+        except Exception as error:
+            self._put_off(row, error, now)
+            return None
+
+    def _put_off(self, row: Schedule, error: Exception, now: int) -> None:
+        """Have a schedule tried again later whose row is damaged, or whose flag somebody else's transaction holds.
+
+        It hinders no other, and nobody waits for its time, which has passed.
+        """
+        dialect = self._store.connections.dialect
+        held = dialect.is_busy(error) and not dialect.one_writer
+        if dialect.is_away(error) and not held:
+            raise error
+        self._not_before[row.name] = now + LATER
+        why = "another transaction holds its row or its flag" if held else error
+        self._tell(row.name, f"the schedule {row.name} cannot be fired just now: {why}")
 
     def next_at(self, now: int) -> int | None:
         """Return when the next schedule is due, in microseconds UTC, or None."""
@@ -84,9 +111,13 @@ class Firing:
     def _time_of(self, row: Schedule, now: int) -> int | None:
         if not isinstance(row.next_at, int) or row.kind not in self._handlers or not self._is_open(row.kind, now):
             return None
-        if not is_paused(row, now):
-            return row.next_at
-        return None if row.paused_until is None else max(row.next_at, row.paused_until)
+        time = max(row.next_at, self._not_before.get(row.name, row.next_at))
+        try:
+            if not is_paused(row, now):
+                return time
+            return None if row.paused_until is None else max(time, row.paused_until)
+        except DAMAGED:
+            return None
 
     def _is_open(self, kind: str, now: int) -> bool:
         """Return whether nobody has paused a kind: what is paused owes nothing meanwhile, and the policy decides later."""
@@ -97,18 +128,22 @@ class Firing:
         """Read the schedules again where any was changed."""
         pulse = self.pulse = self._store.pulse()
         if pulse != self._pulse:
-            self._rows = self._book.rows(self._store.connections.engine)
-            self._shut = Shut(Gate.select().where(Gate.bucket == "").execute(self._store.connections.engine))
-            self._pulse = pulse
-            for row in self._rows:
-                self._mend(row)
+            self._not_before.clear()
+        elif not self._stale:
+            return
+        self._rows = self._book.rows(self._store.connections.engine)
+        self._shut = Shut(Gate.select().where(Gate.bucket == "").execute(self._store.connections.engine))
+        self._pulse, self._stale = pulse, False
+        for row in self._rows:
+            self._mend(row)
 
     def _mend(self, row: Schedule) -> None:
+        now = self._clock.now()
         try:
-            if line := self._book.mend(row, self._clock.now()):
+            if line := self._book.mend(row, now):
                 log.warning("%s", printable(line))
-        except ConfigError as error:
-            self._tell(row.name, f"the schedule {row.name} cannot be read: {error}")
+        except Exception as error:
+            self._put_off(row, error, now)
 
     def mend(self) -> None:
         """Set right what a wrong clock has written."""
@@ -117,7 +152,9 @@ class Firing:
             self._refresh()
 
     def _is_due(self, row: Schedule, now: int) -> bool:
-        if not isinstance(row.next_at, int) or row.next_at > now or is_paused(row, now) or not self._is_open(row.kind, now):
+        if not isinstance(row.next_at, int) or max(row.next_at, self._not_before.get(row.name, row.next_at)) > now:
+            return False
+        if is_paused(row, now) or not self._is_open(row.kind, now):
             return False
         if row.kind in self._handlers:
             return True
@@ -132,10 +169,9 @@ class Firing:
             item = Item(row.key or f"@{row.name}/{_shown(intended, row.zone)}", row.payload, handler.bucket_of(row.payload))
             runs.append((item, handler.terms(occurrence_of(row, intended, missed))))
         if not self._book.fire(row, due, runs, now):
-            self._pulse = None  # Another consumer was first.
+            self._stale = True  # Another consumer was first.
+            self._not_before[row.name] = now + SECOND // 2  # Where none was, the row is damaged.
             return None
-        if row.sort == "at" and due.next_at is None:
-            self._rows = [other for other in self._rows if other is not row]
         if not runs:
             return None
         log.info("fired %s for %s", printable(row.name), _shown(due.runs[-1][0], row.zone))

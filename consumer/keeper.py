@@ -53,6 +53,7 @@ class Keeper(Chores):
             Chore(self._name_unknown_kinds, 20),
             Chore(self._prune, 600, now + 60),
             Chore(self._roll_counts, 3600, now + 90),
+            Chore(self._forget_gates, 900, now + 120),
         ]
         super().__init__("flagsweep-keeper", tick, chores, clock)
         self._store = store
@@ -149,6 +150,9 @@ class Keeper(Chores):
 
     def _prune(self) -> None:
         self._records.prune(self._settings.keep_history, self._settings.history_rows, self._clock.now())
+
+    def _forget_gates(self) -> None:
+        self._records.forget_gates(self._clock.now())
 
     def _roll_counts(self) -> None:
         self._records.roll(self._settings.keep_counts, self._clock.now())

@@ -126,7 +126,7 @@ class Watcher(threading.Thread):
         if (fires_at := self._firing.next_at(now)) is not None:
             next_due = min(next_due, clock + max(0.001, (fires_at - now) / SECOND))
         found = []
-        next_due = min(next_due, self._next_opening(now, clock))
+        next_due = min(next_due, self._next_opening(now, clock, changed))
         for kind, priority, earliest in self._store.agenda_of(self._open_kinds(now)):
             if earliest <= now:
                 found.append((priority, kind))
@@ -153,11 +153,13 @@ class Watcher(threading.Thread):
             self._kinds = {kinds: json.dumps(sorted(kinds))}
         return self._kinds[kinds]
 
-    def _next_opening(self, now: int, clock: float) -> float:
+    def _next_opening(self, now: int, clock: float, changed: bool) -> float:
         """Return when the next gate opens by itself, in seconds of the monotonic clock, once all were read that have changed."""
         times = []
         for lane in self._lanes.values():
             lane.look_at_gates()
+            if changed:
+                lane.gates.stir(now)
             if (opens_at := lane.gates.opens_at(now)) is not None:
                 times.append(clock + max(0.001, (opens_at - now) / SECOND))
         return min(times, default=math.inf)

@@ -13,6 +13,7 @@ from typing import Any
 
 from peewee import Database
 
+from .buckets import ByBucket
 from .checks import Checks
 from .columns import Columns
 from .counts import Counts
@@ -21,7 +22,7 @@ from .gates import Gates
 from .tables import Tables
 
 
-class Dialect(Flags, Counts, Gates, Checks, Columns, Tables):
+class Dialect(Flags, ByBucket, Counts, Gates, Checks, Columns, Tables):
     """Do what differs between databases. ``db`` is the connection to do it on: the site's or ours."""
 
     name = ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from peewee import Database
@@ -11,7 +12,7 @@ TAKEN = ("taken", "day", "used", "closed_until", "paused_at", "paused_until", "b
 """What a claim reads of a gate."""
 
 LOCK = f"SELECT {', '.join(TAKEN)} FROM flagsweep_gate WHERE sort = 'kind' AND name = ? AND bucket = ?"
-PULSE = "SELECT number FROM flagsweep_pulse"
+PULSE = "SELECT max(id), count(*) FROM flagsweep_pulse"
 OTHERS = """
 SELECT coalesce(sum(hold.slots), 0) FROM flagsweep_hold AS hold JOIN flagsweep_consumer AS consumer ON consumer.id = hold.consumer
 WHERE hold.kind = ? AND hold.consumer <> ?
@@ -48,10 +49,9 @@ class Gates:
         """Return a kind's or bucket's name as its column takes it."""
         return name
 
-    def pulse(self, db: Database) -> int:
-        """Return a number that differs once schedules or gates were changed."""
-        rows = db.execute_sql(self.own(PULSE)).fetchall()
-        return rows[0][0] if rows else 0
+    def pulse(self, db: Database) -> Any:
+        """Return something that differs once schedules or gates were changed."""
+        return tuple(db.execute_sql(self.own(PULSE)).fetchone())
 
     def lock_gate(self, db: Database, name: str, bucket: str) -> dict[str, Any] | None:
         """Lock a kind's gate, making it where there is none; return what a claim reads of it, or None where somebody holds it."""
@@ -102,6 +102,14 @@ class Gates:
     def forget_holds(self, db: Database) -> None:
         """Forget what consumers held that are gone."""
         db.execute_sql(self.own(ORPHANED))
+
+    def claimed_in(self, db: Database, kind: str, buckets: Sequence[str]) -> Counter[str]:
+        """Return how many flags of each of these buckets of a kind are claimed, by whomever."""
+        which = ", ".join("?" * len(buckets))
+        of_these = f"state = 'claimed' AND kind = ? AND bucket IN ({which})"
+        sql = f"SELECT bucket, count(*) FROM flagsweep_flag WHERE {of_these} GROUP BY bucket"
+        rows = db.execute_sql(self.own(sql), (self.encoded_name(kind), *map(self.encoded_name, buckets))).fetchall()
+        return Counter({bucket.decode() if isinstance(bucket, bytes) else bucket: count for bucket, count in rows})
 
     def candidates(self, db: Database, kind: str, priority: int, now: int, most: int) -> list[tuple[int, int]]:
         """Return (id, attempts) of due flags, the longest due first."""

@@ -13,7 +13,7 @@ class Pacer:
     :param batch: the most flags of one transaction.
     """
 
-    TARGET = 0.005
+    TARGET = 0.0065
     """Seconds that a transaction should last where the writer is shared."""
 
     def __init__(self, share: float, batch: int):
@@ -36,7 +36,10 @@ class Pacer:
         return time.monotonic() >= self._free_at
 
     def ended(self, began: float, flags: int) -> None:
-        """Take note of a transaction that had the writer since ``began``, and settled and claimed so many flags."""
+        """Take note of a transaction that had the writer since ``began``.
+
+        :param flags: of how many flags it was; one that settles some and claims as many is of that many.
+        """
         if self.share >= 1:
             return
         now = time.monotonic()

@@ -268,7 +268,8 @@ def note(
     It is the same object where nothing has changed: then nothing need be written.
 
     :param outcomes: what ``Ended`` says of each flag, in the order in which they ended. What a handler asked
-        for (``Snooze``, ``Discard``, ``Retry`` with a wait of its own) is no outcome here: see ``unanswered``.
+        for (``Snooze``, ``Discard``, ``Retry`` with a wait of its own) is no outcome here: see ``unanswered``. But whoever
+        came further (``flag.progress``) before it asked for later has succeeded.
     :param now: microseconds UTC.
     :param threshold: different flags that close the gate.
     """

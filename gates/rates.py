@@ -153,6 +153,11 @@ class Rate:
         return max(full, self._steps(now))
 
 
+def state_of(now: int) -> int:
+    """Return the state of a bucket that has become full just now, whatever its rate; one that is less was full before."""
+    return now * FINE
+
+
 def _period(text: str) -> int | None:
     """Return the microseconds of what stands behind the slash, None where it is no duration."""
     unit = _WORDS.get(text, text)

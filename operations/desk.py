@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import Clock, Settings
+from ..consumer.opened import Opening
 from ..databases.connections import Connections
-from ..handlers import Handler
+from ..handlers import Handler, Handlers
 from ..models import SiteVerbs
 from ..sweep.claims import Store
 from .doctor.examine import examine
@@ -17,6 +18,8 @@ from .flags import Flags
 from .gate_info import GateInfo
 from .gates import Gates
 from .info import FlagInfo
+from .kinds import KindInfo, kinds
+from .schedules import Schedules
 from .status import status
 
 
@@ -24,6 +27,8 @@ class Desk:
     """Look after flags."""
 
     clock: Clock
+    _opening: Opening
+    _handlers: Handlers
 
     if TYPE_CHECKING:  # What a FlagSweep has of its other parts.
 
@@ -52,11 +57,19 @@ class Desk:
         return sorted({*self.settings.lanes, *(handler.lane for handler in self._by_kind().values())})
 
     def status(self) -> dict[str, Any]:
-        """Return what is up: ``lanes`` with counts and the oldest due flag's age in seconds, and ``consumers``.
+        """Return what is up: ``lanes`` with counts and the oldest due flag's age in seconds, ``consumers``, and
+        ``overdue_schedules``: those that are due and have no handler here.
 
         Flags of kinds without a handler are counted under the lane ``-``.
         """
         return status(self.store, self.verbs, self.lane_names(), self._by_kind(), self.clock)
+
+    def kinds(self) -> list[KindInfo]:
+        """Return how each kind does, by name: what is due, how much is done, how well, and how long it takes.
+
+        Kinds that have a handler here, flags, or runs within the last day.
+        """
+        return kinds(self.connections, self.verbs, self._by_kind(), self.clock)
 
     def find(
         self,
@@ -111,6 +124,11 @@ class Desk:
         """Take a flag down, whatever its state; return whether it was up. A handler that runs just now is not stopped."""
         return self._flags().lower(kind, key)
 
+    @property
+    def schedules(self) -> Schedules:
+        """The schedules, to ``list``, ``add``, ``edit``, ``pause``, ``resume``, ``run_now``, ``remove`` and ``reset``."""
+        return Schedules(self, self._by_kind(), self._handlers.schedules, self._opening.opened().tell)
+
     def pause(
         self,
         kind: str | None = None,
@@ -130,8 +148,8 @@ class Desk:
         :param until: when it goes on by itself: a ``datetime`` with a time zone, or how long from now: seconds, a ``timedelta``
             or text such as ``"2h"``. Without it, it waits for ``resume``.
         :param by: who pauses; by default the name of this user on this host.
-        :raises UnknownKind, ConfigError: naming the nearest names there are, where handlers are known; without any, names are
-            taken as they are.
+        :raises UnknownKind, UnknownSchedule, ConfigError: naming the nearest names there are; without handlers, those of kinds
+            and lanes are taken as they are.
         """
         self._gates().pause(kind, lane, schedule, reason, until, by)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..config import Clock, Problems, Settings, check_name
 from ..databases.connections import Connections
-from ..errors import ConfigError, UnknownKind
+from ..errors import ConfigError, UnknownKind, UnknownSchedule
 from ..gates.shut import ALL
 from ..handlers import Handler
 from ..logs import clean, printable
@@ -123,11 +123,11 @@ class Gates:
     def _row(self, db: Any, sort: str, name: str) -> Any:
         """Return the row of what is meant; None: there is none yet.
 
-        :raises ConfigError: where it is a schedule that is not there.
+        :raises UnknownSchedule: naming the nearest there are.
         """
         if sort == "schedule":
             if (row := self._book.row(db, name)) is None:
-                raise ConfigError(f"there is no schedule {name!r}; {meant(name, (row.name for row in self._book.rows(db)))}")
+                raise UnknownSchedule(f"there is no schedule {name!r}; {meant(name, (row.name for row in self._book.rows(db)))}")
             return row
         rows = Gate.select().where(Gate.sort == sort, Gate.bucket == "").execute(db)
         return next((row for row in rows if row.name == name), None)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..config import SECOND, Clock
 from ..consumer.file_lease import Lease
+from ..consumer.keeper import OVERDUE
 from ..consumer.leases import open_lease
 from ..consumer.session_lease import SessionLease
 from ..databases.connections import Connections
@@ -19,6 +20,7 @@ from ..models import SiteVerbs
 from ..sweep.claims import Store
 from .flags import STATES, lane_of
 from .info import moment
+from .schedule_info import ScheduleInfo, rows_of, seconds_due
 
 
 def status(store: Store, verbs: SiteVerbs, lanes: Iterable[str], handlers: Mapping[str, Handler], clock: Clock) -> dict[str, Any]:
@@ -36,11 +38,21 @@ def status(store: Store, verbs: SiteVerbs, lanes: Iterable[str], handlers: Mappi
         if due:
             age = round((now - (earliest or now)) / SECOND, 3)
             entry["oldest_due_s"] = max(entry["oldest_due_s"] or 0.0, age)
-    return {"lanes": found, "consumers": _consumers(store)}
+    return {"lanes": found, "consumers": _consumers(store), "overdue_schedules": _overdue(verbs.connections, handlers, now)}
 
 
 def _empty() -> dict[str, Any]:
     return {**dict.fromkeys((STATES[0], "due", *STATES[1:]), 0), "oldest_due_s": None}
+
+
+def _overdue(connections: Connections, handlers: Mapping[str, Handler], now: int) -> list[dict[str, Any]]:
+    """Return the schedules that somebody who has a handler for their kind would have fired."""
+    infos = [ScheduleInfo.of(row, now, row.kind in handlers) for row in rows_of(connections)]
+    return [
+        {"name": info.name, "kind": info.kind, "due": info.to_dict()["due"], "due_s": round(seconds_due(info, now), 3)}
+        for info in infos
+        if not info.handled and seconds_due(info, now) >= OVERDUE
+    ]
 
 
 def _consumers(store: Store) -> list[dict[str, Any]]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 from peewee import Database
@@ -14,8 +17,8 @@ from ..databases.raising import Occurrence, Terms
 from ..errors import ConfigError
 from ..models import Event, Pulse, Schedule, record
 from ..payloads import Item
-from .catching import Due, believed, first, mended
-from .declared import Declarations, Declared, Plan, is_loaded
+from .catching import AHEAD, Due, believed, first, mended
+from .declared import Declarations, Declared, Plan, is_loaded, key_of
 
 BY_HAND = ("sort", "spec", "zone", "missed", "grace", "cap", "payload", "key")
 """What a hand may change of a schedule that code declares."""
@@ -32,6 +35,15 @@ def plan_of(row: Schedule) -> Plan:
         raise ConfigError(f"the row of the schedule {row.name!r} is damaged: {error}") from error
 
 
+def changed_of(row: Schedule) -> set[str]:
+    """Return which columns a hand has changed of a schedule that code declares; none where that was damaged."""
+    try:
+        changed = json.loads(row.changed or "[]")
+    except (ValueError, TypeError, RecursionError):
+        return set()
+    return set(BY_HAND).intersection(name for name in changed if isinstance(name, str)) if isinstance(changed, list) else set()
+
+
 def is_paused(row: Schedule, now: int) -> bool:
     """Return whether a schedule is paused just now."""
     return row.paused_at is not None and (row.paused_until is None or row.paused_until > now)
@@ -45,7 +57,8 @@ class Book:
 
     def rows(self, db: Database) -> list[Schedule]:
         """Return all schedules by name."""
-        return list(Schedule.select().order_by(Schedule.name).execute(db))
+        with self._connections.dialect.lenient(db):
+            return list(Schedule.select().order_by(Schedule.name).execute(db))
 
     # What code declares.
 
@@ -58,7 +71,8 @@ class Book:
         """
         with self._connections.write() as db:
             rows = {row.name: row for row in self.rows(db)}
-            told = [line for each in declarations if (line := self._write_one(db, each, rows.get(each.name), zone, now))]
+            ordered = sorted(declarations, key=attrgetter("name"))  # Two that start at once never wait for each other.
+            told = [line for each in ordered if (line := self._write_one(db, each, rows.get(each.name), zone, now))]
             for row in rows.values():
                 if row.origin == "code" and row.name not in declarations and is_loaded(row.module):
                     Schedule.delete().where(Schedule.name == row.name).execute(db)
@@ -74,13 +88,32 @@ class Book:
         if row is None:
             return self._insert(db, {**values, "name": declared.name, "origin": "code", "code": said}, plan, now)
         if row.origin == "hand" or row.code == said:
-            return None
-        changed = json.loads(row.changed or "[]")
+            return self._forget_if_over(db, row, now)
+        changed = changed_of(row)
+        if changed & {"sort", "spec"}:
+            changed |= {"sort", "spec"}  # One says how to read the other.
         kept = {name: value for name, value in values.items() if name not in changed}
-        if {"sort", "spec", "zone"} & set(kept):
-            kept["next_at"] = first(plan, now)
+        if (key := self._key_of(declared, row, kept, plan)) is not None:
+            kept["key"] = key
+        if any(kept.get(name, getattr(row, name)) != getattr(row, name) for name in ("sort", "spec", "zone")):
+            with suppress(ConfigError, TypeError):  # What a hand has damaged does not fire, and hinders no start.
+                kept["next_at"] = first(plan_of(Schedule(**{**row.__data__, **kept})), now, row.last_at)
         Schedule.update(code=said, **kept).where(Schedule.name == declared.name).execute(db)
         return f"the schedule {declared.name} was changed in the code: {plan.spec.plain()}"
+
+    def _key_of(self, declared: Declared, row: Schedule, kept: Mapping[str, Any], plan: Plan) -> str | None:
+        """Return the key of a row of which the code says one part and a hand another; None where it stays."""
+        missed = kept.get("missed", row.missed)
+        if "payload" in kept:
+            return key_of(declared.item, replace(plan, missed=missed), declared.single)
+        return "" if missed == "all" else None
+
+    def _forget_if_over(self, db: Database, row: Schedule, now: int) -> str | None:
+        """Strike off what fired once, long enough ago: no clock that is set right since could fire it again."""
+        if row.sort != "at" or row.next_at is not None or row.last_at is None or row.last_at > now - AHEAD:
+            return None
+        Schedule.delete().where(Schedule.name == row.name).execute(db)
+        return f"the schedule {row.name} has fired: it is gone"
 
     def _insert(self, db: Database, values: Mapping[str, Any], plan: Plan, now: int) -> str | None:
         """Enter a new schedule; return what there is to say, or None where its one moment has passed."""
@@ -113,8 +146,7 @@ class Book:
         """Change columns of a schedule; of one that code declares it is kept which, so that they win over the code."""
         kept = dict(values)
         if row.origin == "code":
-            changed = set(json.loads(row.changed or "[]")) | (set(values) & set(BY_HAND))
-            kept["changed"] = json.dumps(sorted(changed))
+            kept["changed"] = json.dumps(sorted(changed_of(row) | (set(values) & set(BY_HAND))))
         self.set(db, row.name, changed_by=by, changed_at=now, **kept)
 
     def set(self, db: Database, name: str, **values: Any) -> bool:
@@ -138,21 +170,30 @@ class Book:
         :return: whether it was fired here.
         """
         with self._connections.write() as db:
-            mine = (Schedule.name == row.name) & (Schedule.next_at == row.next_at)
-            last = due.runs[-1][0] if due.runs else row.last_at
-            fired = {"fired_at": now} if due.runs else {}
-            values = {"next_at": due.next_at, "last_at": last, "skipped": Schedule.skipped + due.skipped, **fired}
-            gone = due.next_at is None and row.sort == "at"
-            query = Schedule.delete().where(mine) if gone else Schedule.update(values).where(mine)
-            if not query.execute(db):
+            if not self._advance(db, row, due, now):
                 return False
-            for item, terms in runs:
-                self._connections.dialect.raise_over(db.execute_sql, row.kind, item, terms)
+            self._raise(db, row, runs)
             if due.skipped:
                 reason = f"{due.skipped} times of the schedule {row.name} were not run: missed={row.missed!r}"
                 record(db, [Event(0, row.kind, row.key, "skipped", reason)], now)
-        row.next_at, row.last_at = due.next_at, last
+        row.next_at, row.last_at = due.next_at, _last_of(row, due)
         return True
+
+    def _advance(self, db: Database, row: Schedule, due: Due, now: int) -> bool:
+        """Have a schedule wait for its next time, or strike it off; return whether nobody has done so already.
+
+        What code declares to fire once stays for a while: the next start would take it for new if the clock were set back.
+        """
+        mine = (Schedule.name == row.name) & (Schedule.next_at == row.next_at)
+        if due.next_at is None and row.sort == "at" and row.origin != "code":
+            return bool(Schedule.delete().where(mine).execute(db))
+        fired = {"fired_at": now} if due.runs else {}
+        values = {"next_at": due.next_at, "last_at": _last_of(row, due), "skipped": Schedule.skipped + due.skipped, **fired}
+        return bool(Schedule.update(values).where(mine).execute(db))
+
+    def _raise(self, db: Database, row: Schedule, runs: Iterable[tuple[Item, Terms]]) -> None:
+        for item, terms in runs:
+            self._connections.dialect.raise_over(db.execute_sql, row.kind, item, terms)
 
     def mend(self, row: Schedule, now: int) -> str | None:
         """Set right what a wrong clock has written; return what there is to say about it."""
@@ -162,7 +203,8 @@ class Book:
             return None
         with self._connections.write() as db:
             mine = (Schedule.name == row.name) & (Schedule.next_at == row.next_at)
-            Schedule.update(next_at=next_at, last_at=last_at).where(mine).execute(db)
+            if not Schedule.update(next_at=next_at, last_at=last_at).where(mine).execute(db):
+                return None
         row.next_at, row.last_at = next_at, last_at
         return f"the schedule {row.name} had a time that a wrong clock wrote: it is set anew"
 
@@ -172,11 +214,18 @@ class Book:
             Schedule.update(outcome=outcome, ended_at=now).where(Schedule.name == name).execute(db)
 
 
+def _last_of(row: Schedule, due: Due) -> int | None:
+    return due.runs[-1][0] if due.runs else row.last_at
+
+
 def occurrence_of(row: Schedule, intended: int, missed: int) -> Occurrence:
     """Return what a flag is told of the time it is raised for."""
     return Occurrence(row.name, row.zone, intended, missed)
 
 
-def bump(db: Database) -> None:
-    """Have everybody read schedules and gates again."""
-    Pulse.update(number=Pulse.number + 1).execute(db)
+def bump(db: Database, what: str = "schedule") -> None:
+    """Have everybody read schedules and gates again.
+
+    :param what: ``schedule`` or ``gate``, whichever was changed.
+    """
+    Pulse.insert(what=what).execute(db)

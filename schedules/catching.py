@@ -36,10 +36,11 @@ def due_of(plan: Plan, next_at: int, now: int) -> Due:
     following = spec.next(now, next_at)
     if latest is None:  # Its row was changed by hand: that time is none of its own.
         return Due(next_at=following)
-    count = spec.count(before, now, COUNTED, next_at)
     if plan.missed == "all":
         runs = _the_last(plan, next_at, now)
-        return Due([(moment, 0) for moment in runs], count - len(runs), following)
+        skipped = spec.count(before, runs[0] - 1, COUNTED, next_at)
+        return Due([(moment, 0) for moment in runs], skipped, following)
+    count = spec.count(before, now, COUNTED, next_at)
     if plan.missed == "skip":
         late = now - latest > plan.grace
         return Due([] if late else [(latest, 0)], count if late else count - 1, following)
@@ -56,9 +57,13 @@ def _the_last(plan: Plan, next_at: int, now: int) -> list[int]:
     return found[::-1]
 
 
-def first(plan: Plan, now: int) -> int | None:
-    """Return when a schedule fires first that is new, or was changed just now: it owes no past."""
-    return plan.spec.next(now, now)
+def first(plan: Plan, now: int, last_at: int | None = None) -> int | None:
+    """Return when a schedule fires first that is new, or was changed just now: it owes no past.
+
+    :param last_at: its last occurrence, which the clock may not have reached again.
+    """
+    last = believed(last_at, now)
+    return plan.spec.next(now if last is None else max(now, last), now)
 
 
 def believed(last_at: int | None, now: int) -> int | None:

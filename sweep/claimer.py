@@ -115,6 +115,8 @@ class Claimer:
         """Claim flags of one sort, no more of them than their gate lets through."""
         gates, id = self._gates, self._member.id
         if not gates.is_gated(kind):
+            if self._handlers[kind].kind in gates.buckets:
+                return gates.claim_by_turns(kind, priority, self._promptly(kind, limit), id, now, token)
             return self._store.claim(kind, priority, limit, id, now, token)
         grant = gates.enter(kind, self._promptly(kind, limit), self._pool.size, id, now)
         if grant is None:

@@ -30,7 +30,7 @@ class Claimed:
 
     __slots__ = (
         *("attempts", "began", "consumer", "cursor", "due_at", "id", "key", "kind", "payload", "raises", "rare", "row"),
-        *("suspect", "taken_at", "token", "trouble"),
+        *("progressed", "suspect", "taken_at", "token", "trouble"),
     )
 
     def __init__(self, kind: str, token: int, row: Sequence[Any], consumer: int = 0):
@@ -44,6 +44,8 @@ class Claimed:
         self.began = 0.0
         """When its handler began, in seconds of the system's monotonic clock."""
         self.trouble: BaseException | None = None
+        self.progressed = False
+        """Whether its handler has come further, in this run."""
         self.due_at, self.id, self.key, self.payload, self.attempts, self.suspect, self.cursor, self.raises, rare = row
         self.rare = NO_RARE if rare is None else Rare(*rare)
 
@@ -88,8 +90,8 @@ class Store:
         """Return something that differs when any other connection has committed."""
         return self._dialect.changes(self._engine)
 
-    def pulse(self) -> int:
-        """Return a number that differs once schedules or gates were changed."""
+    def pulse(self) -> Any:
+        """Return something that differs once schedules or gates were changed."""
         return self._dialect.pulse(self._engine)
 
     def waiting_kinds(self) -> list[str]:

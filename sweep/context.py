@@ -45,7 +45,7 @@ class FlagContext:
         """For which time a schedule raised it, in the schedule's zone; None where none did."""
         self.missed = claimed.rare.missed
         """How many times of the schedule this run stands for besides."""
-        self._token = claimed.token
+        self._claimed = claimed
         self._atomic = atomic
         self._store = store
         self._stopping = stopping
@@ -57,11 +57,15 @@ class FlagContext:
     def progress(self, cursor: Any) -> None:
         """Keep how far the work has come; the next attempt finds it as ``flag.cursor``.
 
+        Within a transaction of the handler's on ``flags.database`` it is kept with what that writes, or not at all. With
+        ``raise Snooze(0)`` after it each run does one piece: a ``rate`` counts pieces, and the breaker takes each for a success.
+
         :param cursor: any small JSON value.
         :raises PayloadError: where it is not.
         :raises ClaimLost: where the flag was lowered by hand meanwhile, or is no longer this consumer's.
         """
         text = encode({"cursor": cursor}, f"progress of {self.kind}", CURSOR_LIMIT)
-        if not self._store.progress(self.id, self._token, text[len('{"cursor":') : -1], self._atomic):
+        if not self._store.progress(self.id, self._claimed.token, text[len('{"cursor":') : -1], self._atomic):
             raise ClaimLost(f"flag {self.id} of {self.kind} is no longer up: stop working on it")
         self.cursor = json.loads(text)["cursor"]
+        self._claimed.progressed = True

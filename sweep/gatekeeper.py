@@ -24,6 +24,7 @@ from ..handlers import Handler
 from ..logs import printable
 from ..models import Gate
 from ..schedules.book import bump
+from .buckets import Buckets
 from .claims import Claimed, Store
 
 log = logging.getLogger("flagsweep")
@@ -98,7 +99,7 @@ class Gatekeeper:
         self._breakers_on = breakers
         self._force = force
         self._on_outage = on_outage
-        self._pulse: int | None = None
+        self._pulse: Any = None
         self._shut = Shut()
         self._breakers: dict[str, Breaker] = {}
         self._not_before: dict[str, int] = {}
@@ -114,6 +115,8 @@ class Gatekeeper:
         """Kinds that were shut since the last turn: what of them has not started is given back."""
         self._lock = threading.Lock()
         self._limits = {each.kind: each for each in handlers.values() if _is_limited(each)}
+        self.buckets = {each.kind: Buckets(each, store, self._zone) for each in handlers.values() if each.options.per is not None}
+        """Those of kinds whose flags take turns, by the handler's kind."""
 
     # What is open.
 
@@ -126,6 +129,8 @@ class Gatekeeper:
         with self._lock:
             self._pulse, self._shut = pulse, Shut(rows)
             self._not_before.clear()
+            for buckets in self.buckets.values():
+                buckets.reopen()
             for row in rows:
                 if row.sort == "kind" and (row.breaker or row.name in self._breakers):
                     self._breakers[row.name] = Breaker.parse(row.breaker)
@@ -175,6 +180,12 @@ class Gatekeeper:
         closings = (self.closing(kind, now) for kind in self._handlers)
         return min((each.until for each in closings if each is not None and each.until < FOREVER), default=None)
 
+    def stir(self, now: int) -> None:
+        """Take note that something was committed: a flag of a bucket that is open may have come."""
+        for name, buckets in self.buckets.items():
+            if buckets.may_look(now):
+                self._not_before.pop(name, None)
+
     def _quiet_of(self, name: str, now: int) -> Closing | None:
         quiet = self._handlers[name].options.quiet
         if quiet is None:
@@ -215,7 +226,7 @@ class Gatekeeper:
         grant = Grant(name, "", wanted, row)
         if self._breakers_on and options.breaker is not None and not self._may_probe(grant, now):
             return None
-        if options.limit is not None and not self._take_slots(name, options.limit, threads, consumer):
+        if options.limit is not None and options.per is None and not self._take_slots(name, options.limit, threads, consumer):
             self._not_before[name] = now + HELD
             return None
         grant.count = min(grant.count, self._left(handler, row, now, grant.count))
@@ -255,6 +266,8 @@ class Gatekeeper:
 
     def _left(self, handler: Handler, row: Mapping[str, Any], now: int, wanted: int) -> int:
         """Return how many of those wanted rate and budget allow just now."""
+        if handler.options.per is not None:
+            return wanted
         rate, budget, name = handler.options.rate, handler.options.budget, handler.kind
         if rate is not None:
             wanted = rate.take(row["taken"], now, wanted)[0]
@@ -271,12 +284,12 @@ class Gatekeeper:
         """Write what a claim has taken, in its transaction."""
         options, row, probe = self._handlers[grant.name].options, grant.row, grant.probe
         values: dict[str, Any] = {}
-        if options.rate is not None:
+        if options.rate is not None and options.per is None:
             values["taken"] = options.rate.take(row["taken"], now, len(taken))[1]
             clock = time.monotonic()
             for claimed in taken:
                 claimed.taken_at = clock
-        if options.budget is not None:
+        if options.budget is not None and options.per is None:
             _, values["day"], values["used"] = options.budget.take(row["day"], row["used"] or 0, now, self._zone, len(taken))
         state = grant.state
         for claimed in taken if probe is not None else ():
@@ -300,6 +313,15 @@ class Gatekeeper:
         ids = sorted(id for id, attempts in due if attempts == least)
         at = ids[0] + grant.probe.place * (ids[-1] - ids[0])
         return [next(id for id in ids if id >= at)]
+
+    def claim_by_turns(self, kind: str, priority: int, limit: int, consumer: int, now: int, token: int) -> list[Claimed]:
+        """Claim flags of a kind whose buckets take turns, within a ``write``."""
+        name = self._handlers[kind].kind
+        buckets = self.buckets[name]
+        taken = buckets.claim(kind, priority, limit, consumer, now, token)
+        if not taken:
+            self._not_before[name] = buckets.opens_at(now)
+        return taken
 
     # What flags tell of their gates.
 
@@ -325,7 +347,7 @@ class Gatekeeper:
         """Note that flags were given back unstarted: what they took of a limit is there again."""
         for each in claimed:
             handler = self._handlers[each.kind]
-            if handler.options.rate is not None or handler.options.budget is not None:
+            if handler.options.per is None and (handler.options.rate is not None or handler.options.budget is not None):
                 self._notes[handler.kind].returned[now] += 1
             self.unanswered(each)
 
@@ -376,9 +398,11 @@ class Gatekeeper:
             return False
         if closing.until > (row["closed_until"] or 0):
             self._dialect.set_gate(engine, name, bucket, {"closed_until": closing.until, "closed_why": closing.why[:500]})
-            bump(engine)
+            bump(engine, "gate")
         if not bucket:
             self._shut_now.add(name)
+        elif name in self.buckets:
+            self.buckets[name].close(bucket, closing.until)
         return True
 
     def _write_note(self, name: str, note: Note, now: int, news: list[Callable[[], None]]) -> bool:
@@ -400,7 +424,7 @@ class Gatekeeper:
         if values:
             self._dialect.set_gate(self._connections.engine, name, "", values)
         if event is not None or (before == FRESH) != (state == FRESH):
-            bump(self._connections.engine)  # Others note their successes from now on, too, or need not any more.
+            bump(self._connections.engine, "gate")  # Others note their successes from now on, too, or need not any more.
         self._breakers[name] = state
         self._not_before.pop(name, None)
         if event is not None:
@@ -430,5 +454,8 @@ class Gatekeeper:
 
 
 def _is_limited(handler: Handler) -> bool:
+    """Return whether limits hold for a kind as a whole."""
     options = handler.options
+    if options.per is not None:
+        return False
     return options.rate is not None or options.budget is not None or options.limit is not None

@@ -23,7 +23,7 @@ from .demand import SATED
 from .discovery import Discovery, Found
 from .gatekeeper import Gatekeeper
 from .member import Member
-from .outcomes import DONE, EXPIRED, NOT_STARTED
+from .outcomes import DONE, EXPIRED, NOT_STARTED, Outcome
 from .parts import HELD, Parts
 from .settler import Done, News, OnDead, Settled, Settler
 from .slots import Slots
@@ -115,8 +115,11 @@ class Lane:
         self._parts = Parts(self._connections)
         self.discovery = Discovery(handlers, self._store, self._clock, self._pacer, self._parts, shared.thorough)
         self.gates = Gatekeeper(name, handlers, self._store, shared.zone, shared.breakers, shared.force, shared.on_outage)
-        limited = {kind: each.kind for kind, each in handlers.items() if each.options.limit is not None}
+        limited = {
+            kind: each.kind for kind, each in handlers.items() if each.options.limit is not None and each.options.per is None
+        }
         pool.slots = Slots(limited, self.gates.slots)
+        pool.by_turns = frozenset(kind for kind, each in handlers.items() if each.options.per is not None)
         pool.is_urgent = lambda: self.gates.has_shut
         self.claimer = Claimer(handlers, self._store, pool, self._pacer, self._member, self._parts, self.discovery, self.gates)
         self.settler = Settler(handlers, self._store, self._parts, self.discovery, shared.on_dead, shared.thorough)
@@ -333,14 +336,15 @@ class Lane:
         self.settler.keep(held)
         for kind, ran, spent in tally.paces():
             self.pool.learn(kind, ran, spent)
-        self._pacer.ended(began, len(outcomes) + len(claimed) + discovered)
+        self._pacer.ended(began, max(len(outcomes), len(claimed), discovered))
         return Written(settled.counts, claimed, discovered, settled.news)
 
     def _note(self, outcomes: list[Done], turn: Turn) -> None:
         """Have the gates know what flags tell of them."""
-        heard = self.gates.heard() | {claimed.kind for claimed, outcome, _ in outcomes if outcome.fingerprint is not None}
-        for claimed, outcome, _ in outcomes:
-            if outcome.counted == DONE.counted and outcome is not NOT_STARTED:
+        others = [done for done in outcomes if done[1] is not DONE]
+        heard = self.gates.heard() | {claimed.kind for claimed, outcome, _ in others if outcome.fingerprint is not None}
+        for claimed, outcome, _ in outcomes if heard else others:
+            if _answered(claimed, outcome):
                 if claimed.kind in heard:
                     self.gates.ended(claimed, None)
             elif outcome.fingerprint is not None:
@@ -352,16 +356,18 @@ class Lane:
             elif outcome.counted != "failed":
                 self.gates.unanswered(claimed)
         self.gates.returned(turn.recalled, turn.now)
+        if self.gates.buckets:
+            for claimed, _, _ in outcomes:
+                if (buckets := self.gates.buckets.get(self.handlers[claimed.kind].kind)) is not None:
+                    buckets.ended(claimed.rare.bucket)
+            self.gates.stir(turn.now)
 
     def _count(self, outcomes: list[Done], settled: Settled, now: int) -> Tally:
         """Count what was settled, within the same transaction and last in it: nobody waits long for what it holds."""
         tally = Tally()
         for (kind, how), count in settled.ended.items():
             tally.add(kind, how, count)
-        clock = time.monotonic()
-        for claimed, outcome, took in outcomes:
-            if outcome is not NOT_STARTED and outcome is not EXPIRED:
-                tally.ran(claimed, took, clock - claimed.began, now)
+        tally.ran((done for done in outcomes if done[1] is not NOT_STARTED and done[1] is not EXPIRED), now, time.monotonic())
         with self._parts.part("what was done is not counted"):
             self._store.count(tally.rows(self._member.id, now))
         return tally
@@ -385,6 +391,13 @@ class Lane:
 
     def _may_claim(self) -> bool:
         return self._member.may_claim(self.name)
+
+
+def _answered(claimed: Claimed, outcome: Outcome) -> bool:
+    """Return whether a flag tells that its provider answers: it succeeded, or came further before it asked for later."""
+    if outcome.counted == "snoozed":
+        return claimed.progressed
+    return outcome.counted == DONE.counted and outcome is not NOT_STARTED
 
 
 def _in_hand(claimed: list[Claimed], slots: Slots) -> Counter[str]:

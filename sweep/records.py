@@ -6,17 +6,27 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from peewee import fn
+from peewee import Database, fn
 
 from ..config import SECOND
 from ..databases.connections import Connections
 from ..databases.counts import COLUMNS, DURATIONS, MOSTS, SUMS
 from ..databases.pacer import Pacer
 from ..databases.pages import PAGE, SHARE
-from ..models import Count, History
+from ..gates.rates import state_of
+from ..models import Count, Gate, History, Hold, Pulse
 from .tally import MINUTE
 
 HOUR = 3600
+BUCKETS = 200
+"""Gates of buckets that are deleted in one transaction."""
+
+PULSES = 100
+"""Pulses that are kept at the most: they are counted at every look."""
+
+DAYS = 719_163
+"""The ordinal of 1970-01-01, as budgets count days."""
+
 FINE = 2 * 86400
 """Seconds for which counts are kept by the minute."""
 
@@ -57,6 +67,32 @@ class Records:
             pacer.ended(began, len(ids))
         return gone
 
+    def forget_gates(self, now: int) -> int:
+        """Delete gates of buckets that let through again all they ever do, and slots that nobody holds; return how many gates."""
+        today, gone = now // (86400 * SECOND) + DAYS, 0
+        of_bucket = (Gate.bucket != "") & (Gate.taken.is_null() | (Gate.taken < state_of(now)))
+        idle = (
+            of_bucket & (Gate.day.is_null() | (Gate.day < today - 1)) & (Gate.closed_until.is_null() | (Gate.closed_until < now))
+        )
+        names = Gate.select(Gate.sort, Gate.name, Gate.bucket).where(idle).tuples()
+        while found := list(names.limit(BUCKETS).execute(self._engine)):
+            with self._connections.write():
+                for sort, name, bucket in found:
+                    this = (Gate.sort == sort) & (Gate.name == name) & (Gate.bucket == bucket)
+                    gone += Gate.delete().where(this & idle).execute(self._engine)
+        if (last := self._most_pulses()) is not None:
+            with self._connections.write():
+                Pulse.delete().where(Pulse.id < last).execute(self._engine)
+        if list(Hold.select().limit(1).tuples().execute(self._engine)):
+            with self._connections.write():
+                self._connections.dialect.forget_holds(self._engine)
+        return gone
+
+    def _most_pulses(self) -> int | None:
+        """Return the last pulse where there are many before it."""
+        last, count = next(iter(Pulse.select(fn.MAX(Pulse.id), fn.COUNT(Pulse.id)).tuples().execute(self._engine)))
+        return last if count > PULSES else None
+
     def roll(self, keep: float, now: int) -> None:
         """Add up the minutes of each hour that is over for two days, and drop hours that are older than counts are kept.
 
@@ -78,6 +114,22 @@ class Records:
             rows = list(Count.select().where(of_it).dicts().execute(self._engine))
             Count.delete().where(of_it).execute(self._engine)
             self._connections.dialect.count(self._engine, [added_up(rows, kind=kind, span=HOUR, at=hour, consumer=0)])
+
+
+def totals(db: Database, since: int) -> dict[str, dict[str, int]]:
+    """Return what was counted by the minute since a moment, added up by kind.
+
+    :param since: microseconds UTC, no longer ago than counts are kept by the minute.
+    """
+    sums = [fn.SUM(getattr(Count, name)).alias(name) for name in (*SUMS, *DURATIONS)]
+    mosts = [fn.MAX(getattr(Count, name)).alias(name) for name in MOSTS]
+    query = Count.select(Count.kind, *sums, *mosts).where(Count.span == MINUTE, Count.at >= since).group_by(Count.kind)
+    return {row.pop("kind"): {name: int(value) for name, value in row.items()} for row in query.dicts().execute(db)}
+
+
+def counted_since(db: Database) -> int | None:
+    """Return when the oldest count was made that is kept, in microseconds UTC, or None."""
+    return next(iter(Count.select(fn.MIN(Count.at)).tuples().execute(db)))[0]
 
 
 def added_up(rows: Iterable[Mapping[str, Any]], **named: Any) -> tuple:

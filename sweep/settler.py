@@ -14,7 +14,7 @@ from ..handlers import Handler
 from ..logs import describe, headline
 from ..models import AWAY, Event, record
 from ..schedules.book import Book
-from .claims import Claimed, Store
+from .claims import NO_RARE, Claimed, Store
 from .discovery import Discovery
 from .outcomes import DONE, NOT_STARTED, Failed, Outcome
 from .parts import HELD, Parts
@@ -81,6 +81,7 @@ class Settler:
         self._on_dead = on_dead
         self._keep_error = keep_error
         self._book = Book(store.connections)
+        self._kept = {kind for kind, handler in handlers.items() if handler.options.history}
         self._held: list[Done] = []
         self._held_until = 0.0
 
@@ -130,7 +131,7 @@ class Settler:
         rest, unstarted = [], []
         for done in outcomes:
             claimed, outcome, _ = done
-            if outcome is DONE and claimed.rare.schedule is None and not self._handlers[claimed.kind].options.history:
+            if outcome is DONE and (claimed.rare is NO_RARE or claimed.rare.schedule is None) and claimed.kind not in self._kept:
                 lowered[claimed.token].append(claimed)
             elif outcome is NOT_STARTED:
                 unstarted.append(claimed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from ..config import SECOND
 from ..databases.counts import DURATIONS, SUMS
@@ -16,9 +17,13 @@ HOWS = {name: number for number, name in enumerate(SUMS[:-1])}
 SPENT, WAITED, LONGEST, FIRST = len(HOWS), len(HOWS) + 1, len(HOWS) + 2, len(HOWS) + 3
 
 
+_SLOTS = [min(max(0, (bits - 8) // 2), len(DURATIONS) - 1) for bits in range(128)]
+"""Where a duration is counted, by the bits of its microseconds."""
+
+
 def slot_of(microseconds: int) -> int:
     """Return where a duration is counted: 13 slots, the first up to half a millisecond, each four times the one before."""
-    return min(max(0, (microseconds.bit_length() - 8) // 2), len(DURATIONS) - 1)
+    return _SLOTS[microseconds.bit_length()]
 
 
 def most_of(slot: int) -> float:
@@ -36,20 +41,25 @@ class Tally:
         """Count flags that ended in this way: one of ``HOWS``."""
         self._rows[kind][HOWS[how]] += count
 
-    def ran(self, claimed: Claimed, seconds: float, ago: float, now: int) -> None:
-        """Take note of how long a flag ran, and how long it had been due when it began.
+    def ran(self, done: Iterable[tuple[Claimed, Any, float]], now: int, clock: float) -> None:
+        """Take note of how long flags ran, and how long they had been due when they began.
 
-        :param ago: seconds since it began.
-        :param now: microseconds UTC.
+        :param done: each with the seconds that it ran, behind what became of it.
+        :param now: microseconds UTC; ``clock``: the same moment, in seconds of the system's monotonic clock.
         """
-        row, took = self._rows[claimed.kind], int(seconds * SECOND)
-        row[SPENT] += took
-        row[FIRST + slot_of(took)] += 1
-        if took > row[LONGEST]:
-            row[LONGEST] = took
-        waited = now - int(ago * SECOND) - claimed.due_at
-        if waited > row[WAITED]:
-            row[WAITED] = waited
+        by_kind: dict[str, list[tuple[Claimed, Any, float]]] = defaultdict(list)
+        for each in done:
+            by_kind[each[0].kind].append(each)
+        for kind, runs in by_kind.items():
+            row, slots = self._rows[kind], [0] * len(DURATIONS)
+            times = [int(seconds * SECOND) for _, _, seconds in runs]
+            for took in times:
+                slots[_SLOTS[took.bit_length()]] += 1
+            row[FIRST:] = [one + more for one, more in zip(row[FIRST:], slots, strict=True)]
+            row[SPENT] += sum(times)
+            row[LONGEST] = max(row[LONGEST], max(times))
+            latest = max([claimed.began * SECOND - claimed.due_at for claimed, _, _ in runs])
+            row[WAITED] = max(row[WAITED], int(now - clock * SECOND + latest))
 
     def rows(self, consumer: int, now: int) -> Iterator[tuple]:
         """Yield rows as they are kept, by kind."""

@@ -34,6 +34,8 @@ class Pool:
     """Seconds after its first outcome in which a group is settled at the latest."""
     AHEAD = 0.2
     """Seconds of work that are claimed ahead."""
+    TURN = 0.02
+    """Seconds of that of a kind whose buckets take turns: a fresh bucket's flag waits for it."""
     CHUNK = 0.005
     """Seconds of work that need no second thread."""
     START = 10.0
@@ -71,6 +73,8 @@ class Pool:
         self._closed = False
         self.slots = Slots({}, {})
         """The limits of kinds within this consumer."""
+        self.by_turns: frozenset[str] = frozenset()
+        """Kinds whose buckets take turns."""
         self.is_urgent: Callable[[], bool] = lambda: False
         """Whether something that was given must be given back, so that the next turn is not to wait."""
 
@@ -96,7 +100,8 @@ class Pool:
         """Return how many flags of a kind would be started within ``AHEAD``; its pace unknown: how many threads are free."""
         free = self.size - len(self.running)
         pace = self._pace.get(kind)
-        return int(free if pace is None else max(free, self.size * self.AHEAD / pace)) - len(self._todo)
+        ahead = self.TURN if kind in self.by_turns else self.AHEAD
+        return int(free if pace is None else max(free, self.size * ahead / pace)) - len(self._todo)
 
     def give(self, flags: list[Claimed]) -> None:
         """Hand over claimed flags."""

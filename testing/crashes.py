@@ -16,6 +16,7 @@ from ..consumer.runner import Runner
 from ..errors import ConfigError
 from ..handlers import Handler
 from ..models import SiteVerbs
+from ..schedules.book import Book
 from ..sweep.blackbox import BlackBox
 from ..sweep.claimer import Claimer
 from ..sweep.claims import Store
@@ -77,9 +78,14 @@ _TABLE = (
     CrashPoint("rescue.planned", "it knows who is to blame and has freed nothing", Store, "rescue", when=_of(2)),
     CrashPoint("rescue.freed", "the dead one's claims are free, its black box is still there", Store, "rescue", after=True),
     CrashPoint("rescue.after", "nothing is left of the dead one", Rescuer, "_rescue", after=True),
+    CrashPoint("declare.after", "a schedule is declared and not committed", Book, "_write_one", after=True, when=_some),
     CrashPoint("start.after", "watcher, keeper and guard run, no sweep is asked for", Runner, "_start", after=True),
     CrashPoint("ask.after", "a sweep is asked for", SweepTasks, "ask", after=True),
     CrashPoint("sweep.before", "a sweep begins", Lane, "sweep"),
+    CrashPoint("fire.before", "a schedule is due and has not fired", Book, "fire"),
+    CrashPoint("fire.moved", "a schedule has its next time, its flag is not raised", Book, "_advance", after=True, when=_some),
+    CrashPoint("fire.raised", "a schedule has raised its flag, nothing is committed", Book, "_raise", after=True, when=_of(3)),
+    CrashPoint("fire.committed", "a schedule has fired, which is committed", Book, "fire", after=True, when=_some),
     CrashPoint("discover.before", "own rows are found, no flag is made of them", Store, "discover"),
     CrashPoint("discover.after", "flags are made of own rows and not committed", Store, "discover", after=True),
     CrashPoint("claim.before", "flags are due and not claimed", Store, "claim"),
@@ -104,6 +110,8 @@ _TABLE = (
     CrashPoint("again.after", "a failed attempt is written and not committed", Settler, "_settle_one", True, _again),
     CrashPoint("settle.after", "all outcomes are settled and not committed", Settler, "settle", after=True, when=_of(1)),
     CrashPoint("settle.committed", "outcomes are settled and committed", Lane, "_write", after=True, when=_turn("outcomes")),
+    CrashPoint("noted.before", "a schedule's flag is settled, how it ended is not noted", Book, "ended"),
+    CrashPoint("noted.after", "how a schedule's flag ended is noted", Book, "ended", after=True),
     CrashPoint("sweep.after", "a sweep has ended, its lock is held", Lane, "sweep", after=True, when=_some),
     CrashPoint("stop.before", "the consumer was told to stop and has given nothing back", Runner, "_wind_down"),
     CrashPoint("release.before", "what has not started is about to be given back", Store, "release"),

@@ -51,17 +51,25 @@ def pytest_itemcollected(item):
 _ON_SERVERS = (
     "alive",
     "applications",
+    "buckets",
     "columns",
     "conformance",
+    "counting",
+    "edits",
     "errors",
+    "firing",
     "gates",
+    "kinds",
     "many",
     "pauses",
     "resizing",
+    "schedules",
     "schema",
     "sessions",
+    "shaping",
     "spare",
     "start",
+    "upgrade",
 )
 ON_SERVERS = tuple(f"test_{name}.py" for name in _ON_SERVERS)
 """Where a parameter names the server that a test talks to."""

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from itertools import count, pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ import pytest
 import work as work_module
 from work import Event, Ledger, Work, command, is_sound
 
+from flagsweep.config import SECOND
 from flagsweep.consumer.host import OWN
 from flagsweep.consumer.membership import Enlisted
 from flagsweep.consumer.terms import RUN
@@ -176,6 +178,28 @@ def script(site):
     site.raise_many("slow", range(31, 40))
     site.raise_("slow", 40, do="stop", seconds=0.01)
     site.raise_many("slow", range(41, 100))
+    for number, (kind, missed, runs) in DUE.items():
+        due = site.flags.clock.now() - 2 * HOUR - HOUR // 2
+        site.add_schedule(f"s{number}", kind, number, "1h", missed, due, do="effect" if kind == "exact" else "ok")
+        for _ in range(runs):
+            site.journal.write("invoke", f"{kind}:{number}")
+        site.journal.write("raised", f"{kind}:{number}")
+
+
+DUE = {301: ("work", "once", 1), 302: ("slow", "all", 3), 303: ("exact", "once", 1)}
+"""Schedules that missed three times: the argument of each, its kind, and the runs that are owed for them."""
+HOUR = 3600 * SECOND
+
+
+def check_schedules(site):
+    """Check that each occurrence that was owed has run as a flag of its own, and that all schedules wait for their next time."""
+    rows = site.schedules()
+    assert rows.keys() == {"yearly", *(f"s{number}" for number in DUE)}
+    assert all(row.next_at > site.flags.clock.now() for row in rows.values())
+    started = defaultdict(set)
+    for event in site.journal.events("start"):
+        started[event.flag].add(event.more.get("key"))
+    assert [len(started[f"{kind}:{number}"]) for number, (kind, _, _) in DUE.items()] == [runs for _, _, runs in DUE.values()]
 
 
 class Crash(NamedTuple):
@@ -213,9 +237,10 @@ def crashes(request, tmp_path_factory):
 def survives(crash, until):
     """Check that after a death the next sweep finds all that is owed."""
     paths = Path(crash.folder, "site.db"), Path(crash.folder, "journal")
-    work = Work(*paths)
+    work = Work(*paths, schedules=True)
     settle(work, until)
     check(work, paths, {crash.pid: crash.at})
+    check_schedules(work)
     work.close()
 
 

@@ -18,6 +18,7 @@ import time
 import traceback
 from collections import Counter, defaultdict
 from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +26,12 @@ from typing import NamedTuple
 from peewee import BooleanField, DatabaseError, IntegerField, Model
 
 from flagsweep import Discard, FlagSweep, FlagSweepError, Retry, Snooze, testing
+from flagsweep.models import Schedule
+from flagsweep.schedules.book import Book, bump
+from flagsweep.schedules.declared import Plan, key_of
 from flagsweep.sweep.threads import Pool
+
+EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 LIMIT = 30.0  # seconds for which a handler waits at the most: a test that fails must not leave it waiting
 
@@ -67,10 +73,12 @@ class Journal:
 class Work:
     """A site: its handlers, of which ``act`` does what a payload says, its tables, and its journal.
 
+    :param schedules: declare one, which fires in a year.
+
     Kinds: ``work`` and ``exact`` (atomic) in lane default, ``mail`` and ``slow`` in lanes of their names, ``greet`` for own rows.
     """
 
-    def __init__(self, database, journal, attempts=1000, backoff=0.01, **settings):
+    def __init__(self, database, journal, attempts=1000, backoff=0.01, schedules=False, **settings):
         self.flags = FlagSweep(database, **{"lanes": {"default": 4, "mail": 4, "slow": 1}, **settings})
         self.journal = Journal(journal)
         self.seen = {}
@@ -79,6 +87,8 @@ class Work:
         self.exact = self.flags.handler("exact", atomic=True, **options)(self.act)
         self.mail = self.flags.handler("mail", lane="mail", **options)(self.act)
         self.slow = self.flags.handler("slow", lane="slow", **options)(self.act)
+        if schedules:
+            self.work.every("365d", name="yearly", arguments={"n": 0})
         self.Person = type("Person", (Model,), {"greet": BooleanField(default=True, index=True), **_meta(self.flags, "person")})
         self.Effect = type("Effect", (Model,), {"n": IntegerField(), **_meta(self.flags, "effect")})
         self.greet = self.flags.when(self.Person.greet, kind="greet", **options)(self.greets)
@@ -96,7 +106,7 @@ class Work:
 
     def act(self, n, do="ok", seconds=0.0, gate=None, flag=None):
         name = f"{flag.kind}:{n}"
-        self.journal.write("start", name, key=flag.key, attempt=flag.attempt)
+        self.journal.write("start", name, key=flag.key, attempt=flag.attempt, **_occurrence(flag))
         try:
             getattr(self, f"_{do}")(n, seconds, gate, flag)
         except BaseException as error:
@@ -262,6 +272,32 @@ class Work:
         for n in numbers:
             self.journal.write("raised", f"{kind}:{n}")
 
+    def add_schedule(self, name, kind, n, period, missed, next_at=None, **more):
+        """Add a schedule by hand, as the command does.
+
+        :param next_at: microseconds UTC; where it is left out it fires first when a period has passed.
+        """
+        item = self.flags.handlers[kind].item_of({"n": n, **more}, 4096)
+        plan, book = Plan.of("every", period, "UTC", missed), Book(self.flags.connections)
+        values = {"kind": kind, "payload": item.payload, "key": key_of(item, plan, single=True)}
+        with self.flags.connections.write() as db:
+            book.add(db, name, values, plan, "a test", self.flags.clock.now())
+            if next_at is not None:
+                book.set(db, name, next_at=next_at)
+        self.flags.connections.close_engine()
+
+    def schedules(self):
+        """Return the schedules by name."""
+        with self.flags.connections.lent("") as db:
+            return {row.name: row for row in Schedule.select().execute(db)}
+
+    def pause_schedules(self):
+        """Have no schedule fire any more."""
+        with self.flags.connections.write() as db:
+            Schedule.update(paused_at=self.flags.clock.now()).execute(db)
+            bump(db)
+        self.flags.connections.close_engine()
+
     def add_people(self, count):
         """Add rows for which ``greet`` is owed."""
         with self.flags.database.connection_context(), self.flags.database.atomic():
@@ -284,6 +320,13 @@ class Work:
             ask = self.flags.database.execute_sql
             owed = "SELECT count(*) FROM flagsweep_flag WHERE state != 'dead'"
             return ask(owed).fetchone()[0] == 0 and not self.Person.select().where(self.Person.greet).exists()
+
+
+def _occurrence(flag):
+    """Return for which time of a schedule a flag runs, in microseconds UTC, and how many it stands for besides."""
+    if flag.intended is None:
+        return {}
+    return {"id": flag.id, "intended": (flag.intended - EPOCH) // MICROSECOND, "missed": flag.missed}
 
 
 def _meta(flags, name):
@@ -455,7 +498,7 @@ def _forked(point, nth, folder):
         try:
             os.dup2(os.open(f"{folder}/log", os.O_WRONLY | os.O_CREAT), sys.stderr.fileno())
             os.environ.update({testing.AT: f"{point}:{nth}", testing.LOG: f"{folder}/reached"})
-            main("run", f"{folder}/site.db", f"{folder}/journal", '{"shutdown_timeout": 2}')
+            main("run", f"{folder}/site.db", f"{folder}/journal", '{"shutdown_timeout": 2, "schedules": true}')
         except BaseException:
             traceback.print_exc()
         os._exit(1)

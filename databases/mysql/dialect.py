@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from .buckets import MysqlBuckets
 from .checks import MysqlChecks
 from .columns import MysqlColumns
 from .counts import MysqlCounts
 from .errors import MysqlErrors
-from .flags import MysqlFlags
 from .leases import MysqlLeases
 from .tables import MysqlTables
 from .transactions import MysqlTransactions
 
 
-class Mysql(MysqlFlags, MysqlCounts, MysqlTransactions, MysqlErrors, MysqlTables, MysqlColumns, MysqlChecks, MysqlLeases):
+class Mysql(MysqlBuckets, MysqlCounts, MysqlTransactions, MysqlErrors, MysqlTables, MysqlColumns, MysqlChecks, MysqlLeases):
     """MySQL and MariaDB."""
 
     name = "MySQL"

@@ -54,7 +54,8 @@ ADDED_COLUMNS = {
     "flagsweep_flag": """
 ADD COLUMN expires_at BIGINT, ADD COLUMN first_at BIGINT, ADD COLUMN covered BIGINT NOT NULL DEFAULT 0,
 ADD COLUMN bucket VARBINARY(800), ADD COLUMN schedule VARBINARY(400), ADD COLUMN zone VARCHAR(64), ADD COLUMN intended BIGINT,
-ADD COLUMN missed INT NOT NULL DEFAULT 0
+ADD COLUMN missed INT NOT NULL DEFAULT 0, DROP INDEX flagsweep_claimed,
+ADD INDEX flagsweep_claimed (state, claimed_by, claim_token, kind, priority, bucket, due_at)
 """,
     "flagsweep_history": "ADD COLUMN attempt INT, ADD COLUMN took BIGINT",
 }
@@ -77,7 +78,7 @@ PRIMARY KEY (sort, name, bucket)
     "flagsweep_hold": """
 kind VARBINARY(400) NOT NULL, consumer BIGINT NOT NULL, slots INT NOT NULL, PRIMARY KEY (kind, consumer)
 """,
-    "flagsweep_pulse": "number INT NOT NULL",
+    "flagsweep_pulse": "id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, what VARCHAR(20) NOT NULL",
     "flagsweep_count": """
 kind VARBINARY(400) NOT NULL, span INT NOT NULL, at BIGINT NOT NULL, consumer BIGINT NOT NULL,
 succeeded BIGINT NOT NULL DEFAULT 0, failed BIGINT NOT NULL DEFAULT 0, dead BIGINT NOT NULL DEFAULT 0,
@@ -91,7 +92,6 @@ d12 BIGINT NOT NULL DEFAULT 0,
 PRIMARY KEY (kind, span, at, consumer), INDEX flagsweep_count_at (span, at)
 """,
 }
-PULSE = "INSERT INTO flagsweep_pulse (number) SELECT 0 FROM DUAL WHERE NOT EXISTS (SELECT 1 FROM flagsweep_pulse)"
 SUFFIX = "ENGINE = InnoDB ROW_FORMAT = DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
 
 
@@ -105,7 +105,6 @@ ADD = [
     *(quoted(f"ALTER TABLE {name} {columns}") for name, columns in ADDED_COLUMNS.items()),
     *ADDED_INDEXES,
     *_creating(ADDED),
-    PULSE,
 ]
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from .buckets import PostgresqlBuckets
 from .checks import PostgresqlChecks
 from .columns import PostgresqlColumns
 from .counts import PostgresqlCounts
 from .errors import PostgresqlErrors
-from .flags import PostgresqlFlags
 from .leases import PostgresqlLeases
 from .listening import PostgresqlListening
 from .tables import PostgresqlTables
@@ -14,7 +14,7 @@ from .transactions import PostgresqlTransactions
 
 
 class Postgresql(
-    PostgresqlFlags,
+    PostgresqlBuckets,
     PostgresqlCounts,
     PostgresqlTransactions,
     PostgresqlListening,

@@ -128,8 +128,7 @@ CREATE TABLE flagsweep_hold (
   slots integer NOT NULL,
   PRIMARY KEY (kind, consumer)
 );
-CREATE TABLE flagsweep_pulse (number integer NOT NULL);
-INSERT INTO flagsweep_pulse (number) SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM flagsweep_pulse);
+CREATE TABLE flagsweep_pulse (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, what text NOT NULL);
 CREATE TABLE flagsweep_count (
   kind text COLLATE "C" NOT NULL,
   span integer NOT NULL,

@@ -92,6 +92,8 @@ CLAIMED = ", ".join(
     ]
 )
 """What a claim reads of a flag."""
+BUCKET = 13
+"""Where of it the bucket stands."""
 RELEASE = f"UPDATE flagsweep_flag SET state = 'waiting', due_at = least(due_at, ?), {FREE} WHERE id {{among}} AND claim_token = ?"
 CLAIMED_BY = "SELECT id FROM flagsweep_flag WHERE state = 'claimed' AND claimed_by = ?"
 CLAIMERS = "SELECT DISTINCT claimed_by FROM flagsweep_flag WHERE state = 'claimed'"

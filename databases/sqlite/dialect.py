@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from .buckets import SqliteBuckets
 from .checks import SqliteChecks
 from .counts import SqliteCounts
 from .errors import SqliteErrors
-from .flags import SqliteFlags
 from .tables import SqliteTables
 from .transactions import SqliteTransactions
 from .wal import SqliteLog
 
 
-class Sqlite(SqliteFlags, SqliteCounts, SqliteTransactions, SqliteLog, SqliteErrors, SqliteTables, SqliteChecks):
+class Sqlite(SqliteBuckets, SqliteCounts, SqliteTransactions, SqliteLog, SqliteErrors, SqliteTables, SqliteChecks):
     """A file beside the site, or a database in memory."""
 
     name = "SQLite"

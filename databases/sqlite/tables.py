@@ -126,8 +126,7 @@ CREATE TABLE flagsweep_hold (
   slots INTEGER NOT NULL,
   PRIMARY KEY (kind, consumer)
 ) WITHOUT ROWID;
-CREATE TABLE flagsweep_pulse (number INTEGER NOT NULL);
-INSERT INTO flagsweep_pulse (number) SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM flagsweep_pulse);
+CREATE TABLE flagsweep_pulse (id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, what TEXT NOT NULL);
 CREATE TABLE flagsweep_count (
   kind TEXT NOT NULL,
   span INTEGER NOT NULL,

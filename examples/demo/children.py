@@ -1,4 +1,4 @@
-"""The processes of the demo: each with its own log, each ended by its own pid."""
+"""The processes of a show: each with its own log, each ended by its own pid."""
 
 import os
 import signal
@@ -12,14 +12,14 @@ HERE = Path(__file__).resolve().parent
 class Child:
     """Run one Python program of the demo; what it prints goes to a log file."""
 
-    def __init__(self, name: str, log: Path, *arguments: str):
+    def __init__(self, name: str, log: Path, home: Path, *arguments: str):
         self.name = name
         self.log = log
         with open(log, "ab") as output:
             # A session of its own: Ctrl-C reaches the demo alone, which then ends its children in good order.
             self._process = subprocess.Popen(
                 [sys.executable, *arguments],
-                cwd=HERE,
+                cwd=home,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -48,15 +48,20 @@ class Child:
 
 
 class Children:
-    """Start children, and see to it that none outlives the `with` block."""
+    """Start children, and see to it that none outlives the `with` block.
 
-    def __init__(self, folder: Path):
+    :param folder: where their logs are kept.
+    :param home: where they are started.
+    """
+
+    def __init__(self, folder: Path, home: Path = HERE):
         self._folder = folder
+        self._home = home
         self._started: list[Child] = []
 
     def start(self, name: str, *arguments: str) -> Child:
         """Start a child; its log is appended to NAME.log in the folder."""
-        child = Child(name, self._folder / f"{name}.log", *arguments)
+        child = Child(name, self._folder / f"{name}.log", self._home, *arguments)
         self._started.append(child)
         return child
 

@@ -1,1 +1,1 @@
-"""What ``flagsweep doctor`` looks at: the database, what it stands on, whether anybody sweeps, and the flags."""
+"""What ``flagsweep doctor`` looks at: the database, what it stands on, whether anybody sweeps, flags and schedules."""

@@ -11,6 +11,7 @@ from .finding import Finding
 from .flags import FLAGS
 from .machine import FILES, MACHINE, clock
 from .patient import Check, Patient
+from .schedules import SCHEDULES
 
 
 def examine(site: Site) -> list[Finding]:
@@ -26,11 +27,11 @@ def examine(site: Site) -> list[Finding]:
 
 def _checks(site: Site, reached: bool) -> list[Check]:
     if site.connections.dialect.shared:
-        return [clock, *([server, *SWEEPING, *FLAGS] if reached else [])]
+        return [clock, *([server, *SWEEPING, *FLAGS, *SCHEDULES] if reached else [])]
     on_disk = site.path is not None and site.path.parent.is_dir()
     checks = [*MACHINE, *(FILES if on_disk else [])]
     if reached:
-        checks += [*OPENING, *(SWEEPING if on_disk else []), *FLAGS]
+        checks += [*OPENING, *(SWEEPING if on_disk else []), *FLAGS, *SCHEDULES]
     return checks
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from ...config import SECOND
 from ...consumer.keeper import OVERDUE
+from ...models import Schedule
+from ..schedule_info import ScheduleInfo, rows_of
 from ..site import Site
 from .finding import Finding
 
@@ -30,6 +32,15 @@ class Patient:
     @cached_property
     def counts(self) -> list[tuple[str, str, int, int, int | None]]:
         return self.site.verbs.counts(self.now)
+
+    @cached_property
+    def schedule_rows(self) -> list[Schedule]:
+        return rows_of(self.site.connections)
+
+    @cached_property
+    def schedules(self) -> list[ScheduleInfo]:
+        known = bool(self.site.handlers)
+        return [ScheduleInfo.of(row, self.now, self.known(row.kind) if known else None) for row in self.schedule_rows]
 
     def total(self, state: str, kinds: Callable[[str], bool] = lambda kind: True) -> int:
         """Return how many flags of these kinds are in a state."""

@@ -10,21 +10,8 @@ from rig import plain
 from flagsweep import FlagSweep, cli
 
 PRESENT = [
-    "init",
-    "run",
-    "sweep",
-    "status",
-    "list",
-    "show",
-    "raise",
-    "retry",
-    "discard",
-    "lower",
-    "pause",
-    "resume",
-    "gates",
-    "lane",
-    "doctor",
+    *("init", "run", "sweep", "status", "kinds", "list", "show", "raise", "retry", "discard", "lower"),
+    *("schedule", "pause", "resume", "gates", "lane", "doctor"),
 ]
 
 
@@ -38,7 +25,7 @@ def test_every_command_explains_itself_without_an_app(command):
     assert flagsweep(command, "--help").stdout.startswith(f"Usage: flagsweep {command}")
 
 
-@pytest.mark.parametrize("command", ["sweep", "status", "list", "show", "raise", "gates", "doctor"])
+@pytest.mark.parametrize("command", ["sweep", "status", "kinds", "list", "show", "raise", "gates", "doctor"])
 def test_every_reading_command_has_json(command):
     assert "--json" in flagsweep(command, "--help").stdout
 
@@ -53,13 +40,17 @@ WORKING = [
     ["retry", "1"],
     ["discard", "--all", "--yes"],
     ["lower", "send", "x"],
+    ["kinds"],
+    ["schedule", "list"],
+    ["schedule", "add", "x", "nightly", "--every", "1h"],
+    ["schedule", "run", "x"],
     ["gates"],
 ]
 
 
 @pytest.mark.parametrize("command", WORKING, ids=lambda command: command[0])
 def test_without_tables_every_command_names_the_file_and_the_remedy(shop, db_path, command):
-    for table in ("flag", "schema"):
+    for table in ("flag", "schema", "schedule", "pulse"):
         plain(db_path, f"DROP TABLE flagsweep_{table}")
     text = line(flagsweep(*command, code=1))
     assert str(db_path) in text and "run 'flagsweep init'" in text

@@ -16,7 +16,7 @@ def test_status_counts_by_lane(shop, db_path):
     kill_off(db_path, 3)
     plain(db_path, "INSERT INTO flagsweep_flag (kind, key, payload, due_at, raised_at) VALUES ('gone', 'k', '{}', 1, 1)")
     report = json.loads(flagsweep("status", "--json").stdout)
-    assert report.keys() == {"lanes", "consumers"} and report["consumers"] == []
+    assert report.keys() == {"lanes", "consumers", "overdue_schedules"} and report["consumers"] == []
     oldest = report["lanes"]["mail"].pop("oldest_due_s")
     assert report["lanes"]["mail"] == {"waiting": 3, "due": 2, "claimed": 0, "dead": 1} and 0 <= oldest < 60
     empty = {"waiting": 0, "due": 0, "claimed": 0, "dead": 0, "oldest_due_s": None}
@@ -43,6 +43,16 @@ def test_status_names_consumers_alive_and_dead(shop, db_path):
     assert consumer_line(alive).endswith("sweeps once")
     assert consumer_line({**alive, "mode": "run"}).endswith("runs")
     assert consumer_line({**alive, "alive": None}).endswith("cannot see whether it lives")
+
+
+def test_status_names_schedules_that_are_overdue_without_a_handler(shop, db_path):
+    shop.nightly.cron("0 4 * * *")
+    flagsweep("sweep")
+    assert "schedule" not in flagsweep("status").stdout
+    plain(db_path, "UPDATE flagsweep_schedule SET kind = 'gone', next_at = 0")
+    assert re.search(
+        "^schedule nightly has been due for .* y: no handler here has the kind gone$", flagsweep("status").stdout, re.M
+    )
 
 
 def test_doctor_prints_each_finding_with_its_fix(shop):

@@ -28,16 +28,18 @@ COMMANDS = {
     "init": [],
     "sweep": [],
     "status": [],
+    "kinds": [],
     "list": [],
     "show": ["1"],
     "raise": ["send", "[5]"],
     "retry": ["--all", "--yes"],
     "discard": ["--all", "--yes"],
     "lower": ["send", '{"user_id":1}'],
-    "pause": ["--all"],
+    "schedule": ["list"],
+    "pause": ["send"],
     "resume": ["send"],
     "gates": [],
-    "lane": ["mail", "--threads", "3"],
+    "lane": ["mail", "--threads", "2"],
     "doctor": [],
 }
 
@@ -54,6 +56,7 @@ ONE_CLOSED = [
 def test_closed_standard_streams_change_nothing(shop, folder, env, command, closed):
     """As daemons and cron have them. What is opened next must not get their numbers, nor what is printed."""
     shop.send.raise_flag(1)
+    shop.flags.pause("send")
     words = " ".join(shlex.quote(word) for word in [command, *COMMANDS[command]])
     line = f"{sys.executable} -m flagsweep --app shop:flags {words}"
     done = subprocess.run(f"{line} {closed}", shell=True, capture_output=True, text=True, cwd=folder, env=env, timeout=20)

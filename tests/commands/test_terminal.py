@@ -13,7 +13,7 @@ from calling import flagsweep
 from rig import plain
 
 from flagsweep.commands.stderr_log import OneLine
-from flagsweep.commands.tables import Column, _width, print_table
+from flagsweep.commands.tables import Column, print_table, width_of
 from flagsweep.commands.words import span
 
 STEERING = "\x1b]0;owned\x07\x1b[2J\r\x9b31m\u202etxt.exe\u2066\u200b\x7f\u2028\x00"
@@ -85,7 +85,7 @@ def test_on_a_terminal_long_keys_are_cut_and_ids_never(shop, folder, env):
     shop.send.using(key="가" * 100).raise_flag(2)
     plain(folder / "site.db", "UPDATE flagsweep_flag SET error = ?", "E" * 150)
     shown, code = in_terminal(folder, env, "list")
-    assert code == 0 and "…" in shown and max(map(_width, shown.splitlines())) <= 80
+    assert code == 0 and "…" in shown and max(map(width_of, shown.splitlines())) <= 80
     assert re.search(r"^ ?1 +send +k+… +waiting +due \d s ago +0 +E+…", shown, re.MULTILINE)
 
 

@@ -2,16 +2,15 @@
 
 import itertools
 import os
-import re
 import shutil
 import signal
-import sqlite3
 import subprocess
-from contextlib import closing, suppress
+from contextlib import closing
 from urllib.parse import urlsplit
 
 import pytest
 from click.testing import CliRunner
+from places import every_database, on
 from rig import ended, forked
 
 from flagsweep import FlagSweep, NotReady
@@ -27,110 +26,11 @@ from flagsweep.models import Consumer, Count, Flag, Gate, History, Hold, Pulse, 
 
 MODELS = (Schema, Flag, Consumer, History, Schedule, Gate, Hold, Pulse, Count)
 NOW_AT, LATER = schema.SCHEMA, schema.SCHEMA + 1
-SERVERS = ["postgresql", "mysql"]
-EVERY = ["sqlite", *SERVERS]
 
 SECOND_STEP = (
     "ALTER TABLE flagsweep_flag ADD COLUMN colour INTEGER NOT NULL DEFAULT 7",
     "CREATE INDEX flagsweep_colour ON flagsweep_flag (colour)",
 )
-
-
-class Place:
-    """A database without tables, and what a plain driver sees of it."""
-
-    def __init__(self, kind, url):
-        self.kind = kind
-        self.url = url
-
-    def flags(self, **settings):
-        flags = FlagSweep(self.url, **settings)
-        flags.handler("work")(lambda number: None)
-        return flags
-
-    def connect(self):
-        parts = urlsplit(self.url)
-        if self.kind == "sqlite":
-            return sqlite3.connect(parts.path[1:])
-        if self.kind == "postgresql":
-            import psycopg
-
-            return psycopg.connect(self.url, autocommit=True)
-        import pymysql
-
-        known = {"host": parts.hostname, "port": parts.port or 3306, "user": parts.username, "password": parts.password or ""}
-        return pymysql.connect(**known, database=parts.path[1:], autocommit=True)
-
-    def ask(self, *statements):
-        with closing(self.connect()) as db:
-            cursor = db.cursor()
-            for statement in statements:
-                cursor.execute(statement)
-            rows = cursor.fetchall() if cursor.description else []
-            db.commit()
-            return [tuple(row) for row in rows]
-
-    def tables(self):
-        if self.kind == "sqlite":
-            if not os.path.exists(urlsplit(self.url).path[1:]):
-                return []
-            return [name for (name,) in self.ask("SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'flag%'")]
-        mine = "DATABASE()" if self.kind == "mysql" else "current_schema()"
-        return [name for (name,) in self.ask(f"SELECT table_name FROM information_schema.tables WHERE table_schema = {mine}")]
-
-    def columns(self, table):
-        """Return (name, may be null) of each column, in their order."""
-        if self.kind == "sqlite":
-            return [(name, not required) for _, name, _, required, *_ in self.ask(f"PRAGMA table_info({table})")]
-        mine = "DATABASE()" if self.kind == "mysql" else "current_schema()"
-        found = self.ask(
-            "SELECT column_name, is_nullable FROM information_schema.columns "
-            f"WHERE table_schema = {mine} AND table_name = '{table}' ORDER BY ordinal_position"
-        )
-        return [(name, nullable == "YES") for name, nullable in found]
-
-    def layout(self):
-        """Return all there is to say about the tables but their rows."""
-        if self.kind == "sqlite":
-            return self.ask("SELECT type, name, sql FROM sqlite_master ORDER BY type, name")
-        if self.kind == "mysql":
-            made = [self.ask(f"SHOW CREATE TABLE {table}")[0] for table in sorted(self.tables())]
-            return [(name, re.sub(r" AUTO_INCREMENT=\d+", "", text)) for name, text in made]
-        return [
-            *self.ask(
-                "SELECT table_name, column_name, ordinal_position, data_type, collation_name, is_nullable, column_default, "
-                "is_identity FROM information_schema.columns WHERE table_schema = current_schema() ORDER BY 1, 3"
-            ),
-            *self.ask("SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = current_schema() ORDER BY 1"),
-            *self.ask(
-                "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint "
-                "WHERE connamespace = current_schema()::regnamespace ORDER BY 1"
-            ),
-        ]
-
-    def versions(self):
-        return [version for (version,) in self.ask("SELECT version FROM flagsweep_schema ORDER BY version")]
-
-    def wipe(self):
-        if self.kind == "sqlite":
-            for ending in ("", "-wal", "-shm"):
-                with suppress(FileNotFoundError):
-                    os.unlink(urlsplit(self.url).path[1:] + ending)
-        elif self.tables():
-            self.ask("DROP TABLE " + ", ".join(self.tables()))
-
-
-@pytest.fixture
-def place(request, tmp_path):
-    kind = request.param
-    if kind == "sqlite":
-        return Place(kind, f"sqlite:///{tmp_path}/site.db")
-    return Place(kind, request.getfixturevalue({"postgresql": "postgres_url", "mysql": "mysql_url"}[kind]))
-
-
-every_database = pytest.mark.parametrize("place", EVERY, indirect=True)
-every_server = pytest.mark.parametrize("place", SERVERS, indirect=True)
-on_postgresql = pytest.mark.parametrize("place", ["postgresql"], indirect=True)
 
 
 @pytest.fixture
@@ -227,7 +127,7 @@ def test_killed_at_any_statement_the_next_init_completes_it(place, later, afresh
     assert n > 10
 
 
-@every_server
+@on("postgresql", "mysql")
 def test_an_init_that_waits_for_another_one_too_long_says_so(place, monkeypatch):
     other = place.flags()
     monkeypatch.setattr(type(other.store.connections.dialect), "patience", 1)
@@ -241,7 +141,7 @@ def test_an_init_that_waits_for_another_one_too_long_says_so(place, monkeypatch)
     assert place.flags().init() is True
 
 
-@on_postgresql
+@on("postgresql")
 def test_tables_may_be_in_a_schema_of_their_own(place):
     place.ask("CREATE SCHEMA work")
     place.url += "?options=-csearch_path%3Dwork"
@@ -384,7 +284,7 @@ def hears(place):
         return bool(list(db.notifies(timeout=0)))
 
 
-@on_postgresql
+@on("postgresql")
 def test_init_makes_and_removes_the_trigger_as_the_setting_says(place):
     heard = []
     for notify in ("raise", "trigger", "trigger", "off", "trigger", "raise"):
@@ -394,7 +294,7 @@ def test_init_makes_and_removes_the_trigger_as_the_setting_says(place):
     assert place.ask("SELECT proname FROM pg_proc WHERE proname LIKE 'flagsweep%'") == []
 
 
-@on_postgresql
+@on("postgresql")
 def test_doctor_tells_of_a_trigger_that_is_not_as_the_setting_says(place):
     def found(notify):
         (finding,) = [finding for finding in place.flags(notify=notify).doctor() if finding.what == "schema"]
@@ -408,7 +308,7 @@ def test_doctor_tells_of_a_trigger_that_is_not_as_the_setting_says(place):
     assert found("off") == ("warn", "notify is 'off', and there is a trigger that tells of flags")
 
 
-@on_postgresql
+@on("postgresql")
 @pytest.mark.parametrize("notify", ["trigger", "raise"])
 def test_init_waits_for_nobody_where_the_trigger_is_as_it_should_be(place, notify):
     place.flags(notify=notify).init()
@@ -417,7 +317,7 @@ def test_init_waits_for_nobody_where_the_trigger_is_as_it_should_be(place, notif
         assert place.flags(notify=notify).init() is False
 
 
-@on_postgresql
+@on("postgresql")
 def test_the_printed_sql_has_the_trigger(place, monkeypatch):
     applied(place, printed(place, monkeypatch, notify="trigger"))
     assert hears(place)

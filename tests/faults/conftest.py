@@ -30,7 +30,7 @@ BACKENDS = ["sqlite", "postgresql", "mysql"]
 """The databases on which a row runs that asks for `backend`; FLAGSWEEP_FAULTS_BACKENDS=postgresql,mysql names others for once."""
 NAMED = os.environ.get("FLAGSWEEP_FAULTS_BACKENDS")
 BACKENDS = NAMED.split(",") if NAMED else BACKENDS
-ON_SERVERS = ("f1", "f2", "f13", "f14", "f17", "f22", "f24", "f26", "f27")
+ON_SERVERS = ("f1", "f2", "f13", "f14", "f17", "f18", "f22", "f24", "f26", "f27")
 """The rows that run on servers, too, where no databases are named: all of them would take too long."""
 
 SERVERS = {"postgresql": "postgresql://postgres@127.0.0.1:5432", "mysql": "mysql://root@127.0.0.1:3306"}

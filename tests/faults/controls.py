@@ -10,9 +10,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 import traceback
+from collections import Counter
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -25,6 +25,7 @@ from worse import Worse
 
 from flagsweep import FlagSweep
 from flagsweep.config import SECOND
+from flagsweep.schedules.declared import POLICIES
 from flagsweep.testing import FakeClock
 
 PATIENCE = 120.0  # seconds for which a check waits at the most: a slow machine may take them.
@@ -245,18 +246,23 @@ def lost_claims(place):
     return []
 
 
-def raised_while_it_runs(place):
-    """A flag is raised again while its handler waits at a gate: some run must begin after that raise."""
-    site, gate = place.site(), str(place.folder / "gate")
-    site.raise_("work", 1, key="one", do="wait", gate=gate)
-    sweep = threading.Thread(target=site.flags.sweep)
-    sweep.start()
-    until(lambda: "work:1" in site.journal.flags("start"))
-    site.raise_("work", 2, key="one")
-    Path(gate).touch()
-    sweep.join()
-    ledger = Ledger(site.journal.events())
-    return _what(lost=ledger.lost(site.up()))
+def fired_by_two(place):
+    """F18: of two consumers each stands still while the other fires, and then fires what it had found due."""
+    clock = FakeClock(NOW)
+    flags, ran = FlagSweep(place.database, clock=clock), []
+    flags.init()
+    work = flags.handler("work")(lambda policy, flag: ran.append((policy, flag.intended, flag.missed)))
+    for policy in POLICIES:
+        work.every("1h", name=policy, missed=policy, arguments={"policy": policy})
+    firings = [flags._duties().firing() for _ in range(2)]
+    for _ in range(4):
+        for firing in firings:
+            firing.fire()
+            flags.sweep()
+        clock.advance("1h")
+    runs = Counter((policy, intended) for policy, intended, _ in ran)
+    twice = [f"{policy} {intended:%H:%M}" for (policy, intended), times in runs.items() if times > 1]
+    return _what(fired_twice=twice, times_not_fired=9 - len(runs), told_of_times_missed=sum(missed for *_, missed in ran))
 
 
 def _what(**found):
@@ -284,7 +290,7 @@ CONTROLS = {
     "naive datetime": Control("F19", time_zones),
     "catch Exception only": Control("F22", odd_exceptions),
     "claim without token": Control("F36", lost_claims),
-    "raise without a write": Control("F36", raised_while_it_runs),
+    "no schedule uniqueness": Control("F18", fired_by_two),
 }
 
 

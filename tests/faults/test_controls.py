@@ -12,8 +12,6 @@ import pytest
 from controls import CONTROLS
 from planted import BUGS, PLANTED
 
-NO_SCHEDULES = "a raise without a write stands in for a schedule that fires twice: there are no schedules yet"
-
 
 @pytest.fixture
 def look(spawn, env, tmp_path):
@@ -37,7 +35,7 @@ def test_a_planted_bug_is_found(bug, look, report):
     assert not found, f"found where no bug was planted: {found}"
     found = look(bug, planted=True)
     figure = f"caught by {CONTROLS[bug].row}: {'; '.join(found)}" if found else "NOT CAUGHT"
-    report("controls", bug, figure, found, why=NO_SCHEDULES if bug == "raise without a write" else "")
+    report("controls", bug, figure, found)
 
 
 def test_there_are_twelve_controls():

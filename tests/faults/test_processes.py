@@ -17,7 +17,7 @@ from threading import Thread
 import pytest
 import worse
 from test_crash import check as check_all
-from test_crash import script
+from test_crash import check_schedules, script
 from work import Ledger, freeze
 from worse import MIB
 
@@ -195,10 +195,11 @@ class CrashRun:
         """Return what is wrong after the next sweep, if anything is."""
         if self.code not in (0, -signal.SIGKILL):
             return Path(self.backend.folder, "log").read_text()[-300:]
-        site = self.backend.site()
+        site = self.backend.site(schedules=True)
         until(lambda: (site.flags.sweep(), site.is_idle())[1], limit=30)
         try:
             check_all(site, (self.backend.database, self.backend.journal), self.deaths)
+            check_schedules(site)
         except AssertionError as error:
             return str(error).splitlines()[0]
         return ""

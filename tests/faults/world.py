@@ -60,6 +60,7 @@ class MortalConnections(Connections):
 
     @contextmanager
     def write(self, only_claims=False):
+        self.crew.world.before_writing(self.crew)
         self.reach("begin")
         done = self.crew.settling
         with super().write(only_claims) as db:
@@ -67,6 +68,8 @@ class MortalConnections(Connections):
             self.reach("commit")
         for key in [key for key in done if done[key] == "settled"]:
             del done[key]
+            self.crew.world.settled(key)
+        self.crew.world.committed()
         self.reach("committed")
 
 
@@ -313,6 +316,15 @@ class World:
 
     def died(self, claimed, error):
         self.seen["died"] += 1
+
+    def before_writing(self, crew):
+        """Let something happen just before a consumer's transaction begins."""
+
+    def committed(self):
+        """Take note that a consumer has committed."""
+
+    def settled(self, claim):
+        """Take note that the run of a claim, (id, token), is settled for good."""
 
     def vanished(self, crew):
         self.seen["vanished"] += 1

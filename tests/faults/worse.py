@@ -187,7 +187,7 @@ def _forked(point, nth, folder, database):
         try:
             os.dup2(os.open(f"{folder}/log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), sys.stderr.fileno())
             os.environ.update({testing.AT: f"{point}:{nth}", testing.LOG: f"{folder}/reached"})
-            main("run", database, f"{folder}/journal", '{"shutdown_timeout": 2, "batch": 20}')
+            main("run", database, f"{folder}/journal", '{"shutdown_timeout": 2, "batch": 20, "schedules": true}')
         except BaseException:
             traceback.print_exc()
         os._exit(1)

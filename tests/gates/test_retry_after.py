@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flagsweep import ConfigError
+from flagsweep import ConfigError, retry_after
 from flagsweep.config import Clock
-from flagsweep.gates.retry_after import retry_after
 
 NOW = 784_111_777.0  # Sun, 06 Nov 1994 08:49:37 GMT, the example of RFC 9110.
 

@@ -9,7 +9,7 @@ import pytest
 from rig import NEW_YEAR, Oops, idle
 from work import running
 
-from flagsweep import ConfigError, FlagSweep, Retry, UnknownKind
+from flagsweep import ConfigError, FlagSweep, Retry, UnknownKind, UnknownSchedule
 from flagsweep.config import SECOND, Clock
 from flagsweep.models import Schedule
 
@@ -103,7 +103,7 @@ def test_a_schedule_alone_is_paused_by_its_name(flags, clock):
     assert ran == [] and flags.resume(schedule="work") and not flags.resume(schedule="work")
     flags.sweep()
     assert ran == [1] and flags.gates() == []
-    with pytest.raises(ConfigError, match="no schedule 'wrok'; did you mean 'work'"):
+    with pytest.raises(UnknownSchedule, match="no schedule 'wrok'; did you mean 'work'"):
         flags.pause(schedule="wrok")
 
 

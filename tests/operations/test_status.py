@@ -15,6 +15,7 @@ def test_status_has_the_shape_that_is_promised(flags, clock):
     assert status == {
         "lanes": {"mail": {"waiting": 2, "due": 1, "claimed": 0, "dead": 0, "oldest_due_s": 5.0}},
         "consumers": [],
+        "overdue_schedules": [],
     }
 
 
@@ -58,3 +59,19 @@ def test_an_alias_takes_over_flags_of_a_former_kind(flags, make):
     assert other.status()["lanes"]["default"]["waiting"] == 1
     assert list(other.handlers) == ["present"]
     assert other.sweep() == {"lowered": 1}
+
+
+def test_a_schedule_that_is_overdue_and_has_no_handler_is_shown_until_it_is_paused(flags, make, clock):
+    idle(flags, "gone").cron("0 * * * *", tz="Asia/Seoul")
+    idle(flags, "known").cron("0 * * * *")
+    flags.sweep()
+    other = make()
+    idle(other, "known")
+    clock.advance(3629)
+    assert other.status()["overdue_schedules"] == []
+    clock.advance(1)
+    due = {"due": "2026-01-01T10:00:00+09:00", "due_s": 30.0}
+    assert other.status()["overdue_schedules"] == [{"name": "gone", "kind": "gone", **due}]
+    assert [each["name"] for each in make().status()["overdue_schedules"]] == ["gone", "known"]
+    other.schedules.pause("gone")
+    assert other.status()["overdue_schedules"] == []

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from flagsweep import ConfigError, Discard, FlagSweep, Retry, Snooze
+from flagsweep.sweep.records import Records
 
 MINUTE, HOUR = 60, 3600
 
@@ -237,6 +238,40 @@ def test_what_a_handler_asked_for_is_no_failure_of_its_provider(flags, error):
     assert len(state["tried"]) == 40
 
 
+@pytest.fixture
+def paging(flags):
+    """Give a handler that comes a page further in each run, and fails as long as ``down`` is set, or for these pages."""
+    state = {"down": False, "pages": 0, "bad": lambda page: False}
+
+    def page(n, flag):
+        state["pages"] += 1
+        if state["down"] or state["bad"](state["pages"]):
+            raise ConnectionError("no route")
+        flag.progress((flag.cursor or 0) + 1)
+        if flag.cursor < 10:
+            raise Snooze(0)
+
+    flags.handler("page", backoff=3600, max_attempts=100)(page).raise_many([(n,) for n in range(20)])
+    return state
+
+
+def test_whoever_comes_further_and_asks_for_later_tells_that_the_provider_answers(flags, paging):
+    paging["bad"] = lambda page: page % 6 == 0
+    flags.sweep()
+    assert paging["pages"] > 60, "failures that lie among pages which came close no gate"
+
+
+def test_a_probe_that_comes_further_and_asks_for_later_ends_the_outage(flags, clock, paging):
+    told = []
+    flags.on_outage(lambda *news: told.append(news[1]))
+    paging["down"] = True
+    flags.sweep()
+    paging["down"] = False
+    clock.advance(31)
+    flags.sweep(limit=1)
+    assert told == ["began", "ended"]
+
+
 def test_another_kind_goes_on_while_one_waits(flags):
     state = failing(flags)
     state["handler"].raise_many([(n,) for n in range(1000)])
@@ -275,3 +310,86 @@ def test_no_flag_dies_of_an_outage_of_an_hour(flags, clock):
 def test_what_is_no_limit_is_refused(flags, options, told):
     with pytest.raises(ConfigError, match=told):
         make(flags, **options)
+
+
+# Buckets.
+
+
+def by_customer(flags, **options):
+    """Make a handler whose flags take turns by their customer."""
+    ran = []
+
+    def work(customer, n):
+        ran.append(customer)
+
+    return flags.handler("work", per="customer", **options)(work), ran
+
+
+def test_a_flood_of_one_customer_starves_no_other(flags):
+    work, ran = by_customer(flags)
+    work.function = lambda customer, n: (time.sleep(0.001), ran.append(customer))
+    work.raise_many([("flood", n) for n in range(600)])
+    work.raise_many([(name, 0) for name in "abc"])
+    flags.sweep()
+    assert len(ran) == 603 and max(ran.index(name) for name in "abc") < 200
+
+
+def test_a_rate_holds_for_each_customer(flags, clock):
+    work, ran = by_customer(flags, rate="1/m")
+    work.raise_many([(name, n) for name in "abc" for n in range(3)])
+    for minute in range(1, 4):
+        flags.sweep()
+        assert {name: ran.count(name) for name in "abc"} == dict.fromkeys("abc", minute)
+        clock.advance(MINUTE)
+    assert flags.find() == []
+
+
+def test_a_limit_holds_for_each_customer(flags):
+    running, most, lock = [], [], threading.Lock()
+
+    def work(customer, n):
+        with lock:
+            running.append(customer)
+            most.append(max(running.count(name) for name in running))
+        time.sleep(0.002)
+        with lock:
+            running.remove(customer)
+
+    work = flags.handler("work", per="customer", limit=1)(work)
+    work.raise_many([(name, n) for name in "abc" for n in range(10)])
+    assert +flags.sweep() == {"lowered": 30}
+    assert max(most) == 1
+
+
+def test_a_budget_and_a_429_hold_for_each_customer(flags, clock):
+    work, ran = by_customer(flags, budget="2/d", breaker=None)
+    fine = work.function
+
+    def choosy(customer, n):
+        if customer == "bad" and n == 0:
+            raise Retry("1h", "429", all=True)
+        fine(customer, n)
+
+    work.function = choosy
+    work.raise_many([("good", n) for n in range(4)])
+    flags.sweep()
+    work.raise_many([("bad", n) for n in range(2)])
+    flags.sweep()
+    assert ran.count("good") == 2
+    clock.advance(24 * HOUR)
+    flags.sweep()
+    assert ran.count("good") == 4
+
+
+def test_gates_of_buckets_that_are_full_again_are_forgotten(flags, clock, client):
+    work, _ = by_customer(flags, rate="1/h", budget="5/d", limit=2)
+    work.raise_many([(name, 0) for name in "abc"])
+    flags.sweep()
+    count = "SELECT count(*) FROM flagsweep_gate WHERE bucket <> ''"
+    records = Records(flags.connections)
+    assert (records.forget_gates(clock.now()), client.ask(count)) == (0, [(3,)])
+    clock.advance(3 * 24 * HOUR)
+    client.ask("INSERT INTO flagsweep_hold (kind, consumer, slots) VALUES ('work', 4711, 3)")
+    assert (records.forget_gates(clock.now()), client.ask(count)) == (3, [(0,)])
+    assert client.ask("SELECT * FROM flagsweep_hold") == []
+    flags.connections.close_engine()
