@@ -174,7 +174,7 @@ class Desk:
 
     def gates(self) -> list[GateInfo]:
         """Return what is closed or limited just now, and why: all first, then lanes, kinds and schedules."""
-        return self._gates().list()
+        return self._gates().infos()
 
     def _gates(self) -> Gates:
         return Gates(self.connections, self.settings, self._by_kind(), self.lane_names(), self.clock)

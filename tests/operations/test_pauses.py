@@ -193,6 +193,19 @@ def test_gates_show_a_breaker_with_its_next_probe_and_what_a_handler_asked_for(f
     assert gate(flags, name="post") is None
 
 
+def test_gates_show_the_buckets_that_wait_and_not_those_that_have_only_used_something(flags, clock):
+    def sync(customer, ok):
+        if not ok:
+            raise Retry("5m", "429", all=True)
+
+    handler = flags.handler("sync", per="customer", rate="1/s")(sync)
+    handler.raise_many([("ada", True), ("bob", False), ("cy", True)])
+    flags.sweep()
+    kind, bucket = flags.gates()
+    assert (kind.name, kind.closed, kind.rate.said, kind.rate.left, bucket.bucket) == ("sync", False, "1/s", None, "bob")
+    assert bucket.closed and bucket.why == "a handler asked for it: 429" and bucket.until is not None
+
+
 # A running consumer.
 
 
