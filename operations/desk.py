@@ -148,8 +148,8 @@ class Desk:
         :param until: when it goes on by itself: a ``datetime`` with a time zone, or how long from now: seconds, a ``timedelta``
             or text such as ``"2h"``. Without it, it waits for ``resume``.
         :param by: who pauses; by default the name of this user on this host.
-        :raises UnknownKind, ConfigError: naming the nearest names there are, where handlers are known; without any, names are
-            taken as they are.
+        :raises UnknownKind, UnknownSchedule, ConfigError: naming the nearest names there are; without handlers, those of kinds
+            and lanes are taken as they are.
         """
         self._gates().pause(kind, lane, schedule, reason, until, by)
 
@@ -174,7 +174,7 @@ class Desk:
 
     def gates(self) -> list[GateInfo]:
         """Return what is closed or limited just now, and why: all first, then lanes, kinds and schedules."""
-        return self._gates().list()
+        return self._gates().infos()
 
     def _gates(self) -> Gates:
         return Gates(self.connections, self.settings, self._by_kind(), self.lane_names(), self.clock)

@@ -9,6 +9,9 @@ from typing import Any
 MOST_WAITING = 10_000
 """Flags behind a gate that are counted; there may be more."""
 
+MOST_BUCKETS = 1000
+"""Buckets that are shown."""
+
 
 @dataclass(frozen=True)
 class Allowance:

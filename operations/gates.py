@@ -10,13 +10,13 @@ from typing import Any
 
 from ..config import Clock, Problems, Settings, check_name
 from ..databases.connections import Connections
-from ..errors import ConfigError, UnknownKind
+from ..errors import ConfigError, UnknownKind, UnknownSchedule
 from ..gates.shut import ALL
 from ..handlers import Handler
 from ..logs import clean, printable
 from ..models import Gate, Schedule
 from ..schedules.book import Book, bump, is_paused
-from .gate_info import MOST_WAITING, GateInfo
+from .gate_info import MOST_BUCKETS, MOST_WAITING, GateInfo
 from .gate_views import Views
 from .info import moment
 from .pauses import by_whom, end_of, meant
@@ -75,15 +75,21 @@ class Gates:
         with self._connections.lent("the lane's threads were not changed") as db, db.atomic():
             self._set(db, sort, name, {"threads": threads})
 
-    def list(self) -> list[GateInfo]:
+    def infos(self) -> list[GateInfo]:
         """Return what is closed or limited: all first, then lanes, kinds and schedules."""
         with self._connections.lent("gates could not be read") as db, self._dialect.lenient(db):
-            rows = list(Gate.select().order_by(Gate.sort, Gate.name, Gate.bucket).execute(db))
+            rows = self._rows(db)
             schedules = [row for row in self._book.rows(db) if is_paused(row, self._clock.now())]
             due = self._due(db)
             in_hand = {name: self._dialect.in_hand(db, name) for name, each in self._handlers.items() if each.options.limit}
         views = Views(rows, self._handlers, self._settings, due, in_hand, self._clock.now())
         return [*views.infos(), *(_of_schedule(row) for row in schedules)]
+
+    def _rows(self, db: Any) -> list[Gate]:
+        """Return the gates that are shown: of the buckets, which may be many, those that are shut, and no more than so many."""
+        gates = Gate.select().order_by(Gate.sort, Gate.name, Gate.bucket)
+        shut = gates.where(Gate.bucket != "", Gate.closed_until > self._clock.now()).limit(MOST_BUCKETS)
+        return [*gates.where(Gate.bucket == "").execute(db), *shut.execute(db)]
 
     def _due(self, db: Any) -> Counter[str]:
         """Return how many flags of each kind are due, without reading more than so many of each priority."""
@@ -123,11 +129,11 @@ class Gates:
     def _row(self, db: Any, sort: str, name: str) -> Any:
         """Return the row of what is meant; None: there is none yet.
 
-        :raises ConfigError: where it is a schedule that is not there.
+        :raises UnknownSchedule: naming the nearest there are.
         """
         if sort == "schedule":
             if (row := self._book.row(db, name)) is None:
-                raise ConfigError(f"there is no schedule {name!r}; {meant(name, (row.name for row in self._book.rows(db)))}")
+                raise UnknownSchedule(f"there is no schedule {name!r}; {meant(name, (row.name for row in self._book.rows(db)))}")
             return row
         rows = Gate.select().where(Gate.sort == sort, Gate.bucket == "").execute(db)
         return next((row for row in rows if row.name == name), None)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
-from ..config import SECOND, seconds
+from ..config import SECOND
 from ..errors import ConfigError
 from ..handlers import Handler
 from ..models import Schedule
-from ..options import microseconds
 from ..payloads import Item, unchecked
 from ..schedules import parse
 from ..schedules.catching import first
@@ -118,19 +116,3 @@ def first_of(plan: Plan, now: int) -> int:
     if next_at is None:
         raise ConfigError(f"{plan.spec.text} lies in the past: give a moment to come")
     return next_at
-
-
-def end_of(until: object, now: int) -> int | None:
-    """Return when a pause ends, in microseconds UTC; None: not by itself.
-
-    :raises ConfigError: where that is no time to come.
-    """
-    if until is None:
-        return None
-    if not isinstance(until, datetime):
-        return now + int(seconds(until, "until, if it is no datetime with a time zone,") * SECOND)
-    if until.utcoffset() is None:
-        raise ConfigError(f"until must have a time zone, got {until!r}: use datetime.now(timezone.utc) + timedelta(hours=2)")
-    if (end := microseconds(until)) <= now:
-        raise ConfigError(f"until lies in the past: got {until.isoformat()}")
-    return end

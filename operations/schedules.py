@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import getpass
 import importlib.util
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -22,8 +20,9 @@ from ..models import Raised, Schedule
 from ..payloads import Item
 from ..schedules.book import Book, bump, plan_of
 from ..schedules.declared import Declarations, Plan, key_of
+from .pauses import by_whom, end_of
 from .schedule_info import ScheduleInfo, changed_names, rows_of, said_by_code
-from .schedule_plans import WHEN, Calls, Given, edited, end_of, first_of, plan_from, spec_of, with_companions
+from .schedule_plans import WHEN, Calls, Given, edited, first_of, plan_from, spec_of, with_companions
 from .site import Site
 
 Rows = list[Schedule]
@@ -275,16 +274,6 @@ def _refuse_an_end(row: Schedule, given: tuple[str, object] | None) -> None:
 def sharing_with(row: Schedule, rows: list[Schedule]) -> list[Schedule]:
     """Return the other schedules that raise the same flag."""
     return [each for each in rows if row.key and each.name != row.name and (each.kind, each.key) == (row.kind, row.key)]
-
-
-def by_whom(by: str | None) -> str:
-    """Return who changes something: by default this user's name on this host."""
-    if by is not None:
-        return clean(str(by))
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError, ImportError):  # As a container's number without a name.
-        return f"user {os.getuid()}"
 
 
 def _written(now: int, zone: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from rig import NEW_YEAR, Oops, idle
 from work import running
 
-from flagsweep import ConfigError, FlagSweep, Retry, UnknownKind
+from flagsweep import ConfigError, FlagSweep, Retry, UnknownKind, UnknownSchedule
 from flagsweep.config import SECOND, Clock
 from flagsweep.models import Schedule
 
@@ -103,7 +103,7 @@ def test_a_schedule_alone_is_paused_by_its_name(flags, clock):
     assert ran == [] and flags.resume(schedule="work") and not flags.resume(schedule="work")
     flags.sweep()
     assert ran == [1] and flags.gates() == []
-    with pytest.raises(ConfigError, match="no schedule 'wrok'; did you mean 'work'"):
+    with pytest.raises(UnknownSchedule, match="no schedule 'wrok'; did you mean 'work'"):
         flags.pause(schedule="wrok")
 
 
@@ -191,6 +191,19 @@ def test_gates_show_a_breaker_with_its_next_probe_and_what_a_handler_asked_for(f
     assert (post.why, post.until - mail.since) == ("a handler asked for it: 429", timedelta(minutes=5))
     clock.advance(300)
     assert gate(flags, name="post") is None
+
+
+def test_gates_show_the_buckets_that_wait_and_not_those_that_have_only_used_something(flags, clock):
+    def sync(customer, ok):
+        if not ok:
+            raise Retry("5m", "429", all=True)
+
+    handler = flags.handler("sync", per="customer", rate="1/s")(sync)
+    handler.raise_many([("ada", True), ("bob", False), ("cy", True)])
+    flags.sweep()
+    kind, bucket = flags.gates()
+    assert (kind.name, kind.closed, kind.rate.said, kind.rate.left, bucket.bucket) == ("sync", False, "1/s", None, "bob")
+    assert bucket.closed and bucket.why == "a handler asked for it: 429" and bucket.until is not None
 
 
 # A running consumer.
