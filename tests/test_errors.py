@@ -180,9 +180,8 @@ def test_many_that_are_raised_at_once_run_in_the_order_given(flags):
     flags.handler("work")(lambda n: ran.append(n))
     flags.handlers["work"].raise_many([{"n": n} for n in range(3000)])
     flags.handlers["work"].raise_many([{"n": n} for n in range(4000, 3000, -1)])
-    with lane_of(flags, "default") as lane:
-        lane.pool.size = 1
-        lane.sweep()
+    flags.set_threads("default", 1)
+    flags.sweep()
     assert ran == [*range(3000), *range(4000, 3000, -1)]
 
 
