@@ -1,6 +1,8 @@
 """Rates, limits and breakers of consumers that claim at once, and are killed meanwhile: F38 to F41."""
 
 import time
+from collections import Counter
+from itertools import pairwise
 
 from gated import LIMIT, RATE, Gated, consume, too_many
 from work import Event, Ledger
@@ -8,6 +10,11 @@ from work import Event, Ledger
 from flagsweep.sweep.threads import Pool
 
 READY = "flagsweep sweeps"
+
+
+def percentile(values, share):
+    values = sorted(values)
+    return values[min(len(values) - 1, int(len(values) * share))] if values else 0.0
 
 
 def is_ready(child):
@@ -114,6 +121,115 @@ def test_f39_consumers_are_killed_and_keep_rates_and_limits(backend, chance, siz
     least = {"paced": 0.8, "both": 0.8 if backend.name == "sqlite" else 0.6}
     told, good = Rush(backend, chance, until, seconds, consumers, every).findings(least, late(bound))
     report("F39", f"of {consumers} one killed every {every} s, for {seconds} s", told, good, backend.name)
+
+
+# F40: the provider is away, and flags are poisoned.
+
+
+class Provider:
+    """A site whose mails go to a provider that is away for some seconds, beside flags that need none."""
+
+    EVERY = 0.02  # seconds from one plain flag to the next
+    TAKES = 0.02  # seconds of a mail
+
+    def __init__(self, backend, until, consumers):
+        self.backend, self.until, self.consumers = backend, until, consumers
+        self.file = backend.folder / "away"
+        self.site = Gated(backend.database, backend.journal).prepare()
+        backend._sites.append(self.site)
+        self.plain = 0
+
+    def start(self, **settings):
+        settings = {"sweepers": self.consumers, "provider": str(self.file), **settings}
+        self.children = [consume(self.backend, **settings) for _ in range(self.consumers)]
+        self.until(lambda: all(is_ready(child) for child in self.children))
+
+    def stop(self):
+        for child in self.children:
+            child.terminate()
+        for child in self.children:
+            assert child.wait(15) == 0, child.log.read_text()
+
+    def mails(self, payloads):
+        """Raise mails in one transaction."""
+        self.site.flags.handlers["mails"].raise_many([{"do": "mail", "seconds": self.TAKES, **each} for each in payloads])
+
+    def raise_plain(self, seconds):
+        """Raise plain flags for some seconds, and as many mails; return when each of the former was raised."""
+        raised, end = {}, time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.plain += 1
+            self.mails([{"n": self.plain}])
+            raised[f"plain:{self.plain}"] = time.monotonic()
+            self.site.raise_("plain", self.plain)
+            time.sleep(self.EVERY)
+        return raised
+
+    def away(self, seconds):
+        """Have the provider be away for so long, while mails wait; return when each plain flag was raised meanwhile."""
+        self.file.touch()
+        self.gone = time.monotonic()
+        self.mails({"n": n} for n in range(100_000, 100_500))
+        raised = self.raise_plain(seconds)
+        self.file.unlink()
+        self.back = time.monotonic()
+        return raised
+
+
+def slowest(ledger, raised):
+    """Return within how many seconds 95 % of flags began."""
+    return percentile([ledger.runs[flag][0].start - at for flag, at in raised.items()], 0.95)
+
+
+def test_f40_a_provider_that_is_away_holds_up_no_other_kind_and_burns_one_claim(backend, sized, until, bound, report):
+    seconds = sized(10, 60, 6)
+    consumers = 1 if backend.name == "sqlite" else 2
+    site = Provider(backend, until, consumers)
+    site.start()
+    site.raise_plain(0.5)
+    calm, stormy = site.raise_plain(seconds / 2), site.away(seconds)
+    until(site.site.is_idle, limit=120)
+    site.stop()
+    ledger = Ledger(site.site.journal.events())
+    before, during = slowest(ledger, calm), slowest(ledger, stormy)
+    most, claim = max(3 * before, bound(0.02)), int(8 * Pool.AHEAD / site.TAKES) + 8
+    failed = sorted((run for run in ledger.of("mails") if run.how == "fail"), key=lambda run: run.start)
+    probes = [run for run in failed if run.start > site.gone + bound(2)]
+    burnt = Counter(run.pid for run in failed if run not in probes)
+    crowded = sum(after.start < before.end for before, after in pairwise(probes))
+    unsent = {f"mails:{n}" for n in range(100_000, 100_500)} - {run.flag for run in ledger.of("mails") if run.how == "end"}
+    dead = sum(flag.state == "dead" for flag in site.site.up().values())
+    report(
+        "F40",
+        f"provider away for {seconds} s, {consumers} consumers",
+        f"p95 of another kind {during * 1000:.0f} ms <= {most * 1000:.0f} ms ({before * 1000:.0f} ms before), attempts burnt by each "
+        f"{sorted(burnt.values())} <= {claim} claimed ahead, {len(probes)} probes failed, at the same time {crowded}, "
+        f"dead {dead}, unsent {len(unsent)}",
+        during <= most and max(burnt.values()) <= claim and not (crowded or dead or unsent),
+        backend.name,
+    )
+
+
+def test_f40_poison_beside_healthy_flags_costs_them_little(backend, chance, sized, until, report):
+    many, rates = sized(2000, 10_000, 600), []
+    for poison in (0, many // 10):
+        site = Provider(backend.another(), until, 1 if backend.name == "sqlite" else 2)
+        mails = [{"n": n} for n in range(many)] + [{"n": many + n, "do": "poison", "seconds": 0} for n in range(poison)]
+        chance.shuffle(mails)
+        site.mails(mails)
+        site.start(attempts=4)
+        until(lambda site=site: {flag.state for flag in site.site.flags.find(limit=None)} <= {"dead"}, limit=120)
+        site.stop()
+        runs = [run for run in Ledger(site.site.journal.events()).of("mails") if int(run.flag.partition(":")[2]) < many]
+        rates.append(len(runs) / (max(run.end for run in runs) - min(run.start for run in runs)))
+        dead = len(site.site.flags.find(state="dead", limit=None))
+    report(
+        "F40",
+        f"{many // 10} poison flags beside {many} healthy ones",
+        f"{rates[1]:.0f} healthy a second, {rates[0]:.0f} without: {rates[1] / rates[0]:.0%} >= 90 %, dead {dead} of {poison}",
+        rates[1] >= 0.9 * rates[0] and dead == poison,
+        backend.name,
+    )
 
 
 def test_the_receiving_side_sees_too_many_and_too_many_at_once():
