@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 from ..config import SECOND
 from ..gates import breaker
 from ..gates.breaker import Breaker, Probe
-from ..gates.rates import FINE
+from ..gates.rates import FINE, SKEW
 from ..gates.shut import FOREVER, Closing, Shut
 from ..handlers import Handler, Options
 from ..logs import printable
@@ -174,7 +174,7 @@ class Gatekeeper:
     def _broken(self, name: str, now: int) -> Closing | None:
         if not self._breakers_on or (state := self._breakers.get(name)) is None:
             return None
-        until = breaker.fresh_from(state, now)
+        until = breaker.fresh_from(state, abreast(state, now))
         return None if until is None or until <= now else Closing(until, f"its provider seems to be away: {breaker.why(state)}")
 
     # A claim.
@@ -220,6 +220,7 @@ class Gatekeeper:
 
     def _may_probe(self, grant: Grant, now: int) -> bool:
         state = Breaker.parse(grant.row["breaker"])
+        now = abreast(state, now)
         if state.outage is not None and grant.name not in self._restarted:
             state = breaker.restarted(state, now)
         self._breakers[grant.name] = grant.state = state
@@ -262,7 +263,7 @@ class Gatekeeper:
         if grant.probe is not None:
             self._probing.add(grant.name)
             for claimed in taken:
-                state = breaker.probing(state, claimed.id, grant.probe.fresh, now)
+                state = breaker.probing(state, claimed.id, grant.probe.fresh, abreast(state, now))
             if not taken:
                 self._wait(grant.name, now, breaker.closed_until(state, now) or now + HELD)
         breaks = self._breakers_on and self._handlers[grant.name].options.breaker is not None
@@ -403,6 +404,7 @@ class Gatekeeper:
         if row is None:
             return False
         options, before = self._handlers[name].options, Breaker.parse(row["breaker"])
+        now = abreast(before, now)
         state, event = breaker.note(before, note.ended, now, options.breaker or 1)
         for flag in note.unanswered:
             state = breaker.unanswered(state, flag, now)
@@ -456,6 +458,16 @@ class Gatekeeper:
         for name in [name for name in self._holding if not running.get(name)]:
             self._dialect.hold(self._connections.engine, name, consumer, 0)
             self._freed.add(name)
+
+
+def abreast(state: Breaker, now: int) -> int:
+    """Return the time of the latest note where that is a little ahead: of another consumer, whose turn began later or whose clock
+    is fast. A breaker would take such a note for a wrong clock's, and forget it."""
+    noted = [state.answered, *(each.at for each in state.known)]
+    if (out := state.outage) is not None:
+        noted += [out.since, out.asked, out.fresh_at, out.until - out.wait, *(probe.at for probe in out.probes)]
+    latest = max(noted)
+    return latest if now < latest <= now + SKEW else now
 
 
 def _is_limited(handler: Handler) -> bool:

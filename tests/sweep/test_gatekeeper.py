@@ -246,3 +246,35 @@ def test_who_has_just_started_probes_soon_though_its_first_look_was_too_early(de
     late.turn(late.claim)
     late.now = desk.now + 31 * SECOND
     assert len(late.turn(late.claim)) == 1 and not late.probe.fresh
+
+
+# Two consumers, one of which has begun its turn a little earlier than the other that has written first.
+
+A_LITTLE = SECOND // 100
+
+
+def test_a_turn_that_began_before_anothers_note_forgets_nothing_of_it(desk_for):
+    one = desk_for(breaker=5, rate="1000/s burst 1000")
+    two = Desk(one.flags, consumer=2)
+    flags = one.turn(lambda: one.claim(40))
+    for failed in flags[:10]:
+        for each, fingerprint in ((failed, "E"), (flags[-1], None)):
+            one.gates.ended(each, fingerprint)
+    one.turn(lambda: one.gates.write(one.now))
+    two.now = one.now - A_LITTLE
+    two.turn(lambda: two.fail(flags[10:20]))
+    assert Breaker.parse(two.row("breaker")).outage is None, "what a success followed on is the flags' own failure"
+
+
+def test_probes_go_one_at_a_time_though_a_turn_began_before_anothers_probe_set_out(desk_for):
+    one = desk_for(breaker=5)
+    two = Desk(one.flags, consumer=2)
+    one.turn(lambda: one.fail(one.store.claim("work", 0, 5, 1, one.now)))
+    for consumer in (one, two):
+        consumer.gates.refresh()
+        consumer.gates._restarted.add("work")
+    one.now += 31 * SECOND
+    two.now = one.now - A_LITTLE
+    assert len(one.turn(one.claim)) == 1 and not one.probe.fresh
+    assert len(one.turn(one.claim)) == 1 and one.probe.fresh
+    assert two.turn(two.claim) == []
