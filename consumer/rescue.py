@@ -94,4 +94,5 @@ def claimed_from(flag: Flag) -> Claimed:
     payload = None
     with suppress(ValueError):
         payload = json.loads(flag.payload)
-    return Claimed(flag.kind, flag.claim_token or 0, [flag.due_at, flag.id, flag.key, payload, flag.attempts, flag.suspect, None])
+    row = [flag.due_at, flag.id, flag.key, payload, flag.attempts, flag.suspect, None, flag.generation - flag.covered, None]
+    return Claimed(flag.kind, flag.claim_token or 0, row)

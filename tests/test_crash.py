@@ -319,6 +319,16 @@ def test_a_process_that_ends_without_a_record_charges_one_attempt_to_what_ran_an
     assert ledger.lost() == [] and ledger.unexplained() == []
 
 
+def test_a_flag_that_dies_as_its_dead_consumer_is_rescued_is_told_of(db_path, tmp_path, until):
+    work, told = Work(db_path, tmp_path / "journal", attempts=1).prepare(), []
+    work.flags.on_dead(lambda *news: told.append(news[:3]))
+    work.raise_("work", 1)
+    died_with_claims(work, 1)
+    work.flags.sweep()
+    assert until(lambda: told) == [("work", '{"n":1}', {"n": 1})] and work.up()["work:1"].state == "dead"
+    work.close()
+
+
 @pytest.mark.faults
 def test_a_clean_stop_with_a_hung_handler_charges_nobody(site, consume, until, tmp_path):
     gate = tmp_path / "gate"
