@@ -2,10 +2,12 @@
 
 import time
 from collections import Counter
-from itertools import pairwise
+from itertools import count, islice, pairwise
 
 from gated import LIMIT, RATE, Gated, consume, too_many
+from gated_world import GatedWorld
 from work import Event, Ledger
+from world import live, quick_folder
 
 from flagsweep.sweep.threads import Pool
 
@@ -47,8 +49,8 @@ class Rush:
         return consume(self.backend, sweepers=2)
 
     def _raise(self):
-        for kind, count, longest in (("paced", 20, 0.02), ("both", 20, 0.15)):
-            many = int(count * self.seconds)
+        for kind, longest in (("paced", 0.02), ("both", 0.15)):
+            many = int(20 * self.seconds)
             for index in range(0, many, 50):
                 self.site.raise_many(kind, range(index, index + 50), do="slow", seconds=self.chance.uniform(0, longest))
         self.site.raise_many("narrow", range(int(200 * self.seconds)), do="slow", seconds=0.02)
@@ -165,6 +167,21 @@ class Provider:
             time.sleep(self.EVERY)
         return raised
 
+    def round(self, many, numbers, chance, poison):
+        """Have so many healthy mails be sent, beside a tenth of poison or none; return within how many seconds they were."""
+        healthy = list(islice(numbers, many))
+        mails = [{"n": n} for n in healthy] + [
+            {"n": next(numbers), "do": "poison", "seconds": 0} for _ in range(poison * many // 10)
+        ]
+        chance.shuffle(mails)
+        with self.site.flags.database.connection_context(), self.site.flags.database.atomic():
+            for index in range(0, len(mails), 10):  # What is raised at once is raised in the order of its keys: the poison last.
+                self.mails(mails[index : index + 10])
+        wanted = {f"mails:{n}" for n in healthy}
+        self.until(lambda: len(wanted.intersection(self.site.journal.flags("end"))) == many, limit=60, every=0.1)
+        runs = [run for run in Ledger(self.site.journal.events()).of("mails") if run.flag in wanted]
+        return max(run.end for run in runs) - min(run.start for run in runs)
+
     def away(self, seconds):
         """Have the provider be away for so long, while mails wait; return when each plain flag was raised meanwhile."""
         self.file.touch()
@@ -202,7 +219,7 @@ def test_f40_a_provider_that_is_away_holds_up_no_other_kind_and_burns_one_claim(
     report(
         "F40",
         f"provider away for {seconds} s, {consumers} consumers",
-        f"p95 of another kind {during * 1000:.0f} ms <= {most * 1000:.0f} ms ({before * 1000:.0f} ms before), attempts burnt by each "
+        f"p95 of another kind {during * 1000:.0f} ms <= {most * 1000:.0f} ms ({before * 1000:.0f} ms before), attempts burnt "
         f"{sorted(burnt.values())} <= {claim} claimed ahead, {len(probes)} probes failed, at the same time {crowded}, "
         f"dead {dead}, unsent {len(unsent)}",
         during <= most and max(burnt.values()) <= claim and not (crowded or dead or unsent),
@@ -211,24 +228,42 @@ def test_f40_a_provider_that_is_away_holds_up_no_other_kind_and_burns_one_claim(
 
 
 def test_f40_poison_beside_healthy_flags_costs_them_little(backend, chance, sized, until, report):
-    many, rates = sized(2000, 10_000, 600), []
-    for poison in (0, many // 10):
-        site = Provider(backend.another(), until, 1 if backend.name == "sqlite" else 2)
-        mails = [{"n": n} for n in range(many)] + [{"n": many + n, "do": "poison", "seconds": 0} for n in range(poison)]
-        chance.shuffle(mails)
-        site.mails(mails)
-        site.start(attempts=4)
-        until(lambda site=site: {flag.state for flag in site.site.flags.find(limit=None)} <= {"dead"}, limit=120)
-        site.stop()
-        runs = [run for run in Ledger(site.site.journal.events()).of("mails") if int(run.flag.partition(":")[2]) < many]
-        rates.append(len(runs) / (max(run.end for run in runs) - min(run.start for run in runs)))
-        dead = len(site.site.flags.find(state="dead", limit=None))
+    """After a first crowd of them: until ten times a success followed on it, five in a row close the gate for some seconds."""
+    many, numbers, spent = sized(1000, 5000, 400), count(1), {0: 0.0, 1: 0.0}
+    site = Provider(backend, until, 1 if backend.name == "sqlite" else 2)
+    site.start(attempts=4)
+    site.round(many // 2, numbers, chance, 1)
+    for poison in (0, 1, 0, 1):
+        spent[poison] += site.round(many, numbers, chance, poison)
+    until(lambda: {flag.state for flag in site.site.flags.find(limit=None)} <= {"dead"}, limit=60)
+    site.stop()
+    poison, dead = (many * 2 + many // 2) // 10, len(site.site.flags.find(state="dead", limit=None))
+    rates = {each: 2 * many / seconds for each, seconds in spent.items()}
     report(
         "F40",
-        f"{many // 10} poison flags beside {many} healthy ones",
+        f"10 % poison flags beside {many} healthy ones, twice",
         f"{rates[1]:.0f} healthy a second, {rates[0]:.0f} without: {rates[1] / rates[0]:.0%} >= 90 %, dead {dead} of {poison}",
         rates[1] >= 0.9 * rates[0] and dead == poison,
         backend.name,
+    )
+
+
+# F41: everything at once, from a seed.
+
+
+def test_f41_a_world_of_gates_lets_nothing_through_that_it_should_not(tmp_path, seed, sized, report):
+    steps, lives, seen = sized(5_000, 100_000, 1_000), sized(5, 50, 1), Counter()
+    with quick_folder(tmp_path) as folder:
+        for life in range(lives):
+            (folder / str(life)).mkdir()
+            seen += live(folder / str(life), seed + life, steps // lives, sort=GatedWorld).seen
+    report(
+        "F41",
+        "a seeded simulation with rate, budget, limit, breaker, pauses, Retry(all=True), kills and rollbacks",
+        f"{steps} steps in {lives} lives: {seen['raise_one']} raises, {seen['runs']} runs, {seen['vanished']} vanished, "
+        f"{seen['pauses']} pauses, {seen['all']} times all others waited: tokens, slots or budget exceeded 0, doubled notes 0, "
+        "stuck 0",
+        seen["vanished"] > 0 and seen["all"] > 0 and seen["pauses"] > 0,
     )
 
 
