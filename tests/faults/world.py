@@ -8,10 +8,15 @@ lets the world go on while it runs, so that consumers overlap.
 import copy
 import os
 import random
+import sys
 import tempfile
 from collections import Counter, defaultdict
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
+
+from peewee import OperationalError
+from rig import locked
 
 from flagsweep import Backoff, Discard, FlagSweep, Retry, Snooze
 from flagsweep.config import SECOND
@@ -37,6 +42,10 @@ JUMPS = (90, -90, HOUR, -HOUR, DAY, -DAY, 10 * YEAR)
 LONGEST_WAIT = 2 * DAY + 2 * HOUR  # What a raise asks for at the most, twice, since a wrong clock may double it; and a backoff.
 
 
+WHOLE = ("begin", "commit", "committed", "claim", "claimed")
+"""Where any error fails a turn as a whole, which is then taken part by part; elsewhere it may be one flag's."""
+
+
 class Vanished(BaseException):
     """End a consumer as a power cut would: nothing of it happens any more."""
 
@@ -48,12 +57,14 @@ class MortalConnections(Connections):
     def of(cls, crew, connections):
         made = copy.copy(connections)
         made.__class__, made.files = cls, copy.copy(connections.files)
-        made.crew, made.fuse = crew, None
+        made.crew, made.fuse, made.heals = crew, None, False
         return made
 
     def reach(self, point):
         if self.fuse is not None:
             self.fuse -= 1
+        if self.fuse == 0 and self.heals and not self.crew.gone:
+            raise OperationalError(point) if point in WHOLE else locked()
         if self.crew.gone or self.fuse == 0:
             self.crew.gone = True
             raise Vanished(point)
@@ -62,9 +73,13 @@ class MortalConnections(Connections):
     def write(self, only_claims=False):
         self.reach("begin")
         done = self.crew.settling
-        with super().write(only_claims) as db:
-            yield db
-            self.reach("commit")
+        try:
+            with super().write(only_claims) as db:
+                yield db
+                self.reach("commit")
+        except BaseException:
+            done.update({key: "to be settled anew" for key, how in done.items() if how == "settled"})
+            raise
         for key in [key for key in done if done[key] == "settled"]:
             del done[key]
         self.reach("committed")
@@ -81,7 +96,15 @@ class MortalStore(Store):
         self.reach("claim")
         claimed = super().claim(kind, priority, limit, consumer, now, token)
         for each in claimed:
-            self.crew.world.claimed(each)
+            self.crew.world.claimed(each, now)
+        self.reach("claimed")
+        return claimed
+
+    def claim_these(self, kind, ids, consumer, now, token):
+        self.reach("claim")
+        claimed = super().claim_these(kind, ids, consumer, now, token)
+        for each in claimed:
+            self.crew.world.claimed(each, now)
         self.reach("claimed")
         return claimed
 
@@ -108,18 +131,26 @@ class MortalStore(Store):
 
 
 class Hands(Pool):
-    """A pool that performs in the thread that waits, claims ahead as much as it is told, and writes into the black box."""
+    """A pool that performs in the thread that waits, claims ahead as much as it is told, and writes into the black box.
+
+    It performs all that it has before the next turn, or so many.
+    """
 
     ahead = 1
+    at_a_time = sys.maxsize
 
     def room(self, kind):
         return self.ahead - len(self._todo)
+
+    def free_threads(self):
+        return self.room("")
 
     def learn(self, kind, count, spent):
         """Learn nothing: what a run took is of this machine, and would make the next one another."""
 
     def wait(self):
-        self._perform_all(self.slot)
+        with self._performer.store.connections.spare.performing():
+            self._perform_some(self.slot, self.at_a_time)
 
     def _one(self, claimed, slot):
         cells = self._member.box.cells
@@ -203,7 +234,10 @@ class World:
     """What happens, and what must hold."""
 
     weights = (30, 30, 12, 4, 2, 3, 12, 4, 5)
+    limits = MappingProxyType({})  # Options of kinds besides, by kind.
     outcomes = OUTCOMES
+    keys = KEYS
+    aheads = (1, 4)  # The least and the most that a consumer claims at once.
     fuses = 0.2
     calm_after = 200  # steps
 
@@ -216,7 +250,7 @@ class World:
         self.flags.init()
         options = {"max_attempts": 3, "backoff": Backoff(first=10, factor=4, cap="1h")}
         for kind in ("work", "mail"):
-            self.flags.handler(kind, **options)(self.act)
+            self.flags.handler(kind, **options, **self.limits.get(kind, {}))(self.act)
         self.flags.handler("exact", atomic=True, **options)(self.exactly)
         self.flags.database.connect()
         self.flags.database.execute_sql("CREATE TABLE effect (n INTEGER)")
@@ -287,6 +321,7 @@ class World:
             raise {
                 "fail": RuntimeError("asked to"),
                 "retry": Retry(after=self.chance.choice((None, 0, 60, HOUR))),
+                "all": Retry(after=self.chance.choice((1, 60, HOUR)), all=True),
                 "snooze": Snooze(self.chance.choice((0, 5, HOUR))),
                 "discard": Discard("asked to"),
                 "exit": SystemExit(1),
@@ -308,7 +343,7 @@ class World:
 
     # What the store tells.
 
-    def claimed(self, claimed):
+    def claimed(self, claimed, now):
         self.covers[claimed.id, claimed.token] = set(self.owed[claimed.kind, claimed.key])
 
     def died(self, claimed, error):
@@ -339,7 +374,7 @@ class World:
     def raise_one(self):
         self.raises += 1
         kind = self.chance.choice(("work", "work", "mail", "exact"))
-        key, delay = self.chance.choice(KEYS), self.chance.choice(DELAYS)
+        key, delay = self.chance.choice(self.keys), self.chance.choice(DELAYS)
         handler, db = self.flags.handlers[kind], self.flags.database
         if kind == "exact":
             key = str(self.raises)
@@ -356,7 +391,7 @@ class World:
         crew = self.free_crew()
         if crew is None:
             return self.come()
-        crew.pool.ahead = self.chance.randint(1, 4)
+        crew.pool.ahead = self.chance.randint(*self.aheads)
         crew.store.connections.fuse = None if self.calm or self.chance.random() >= self.fuses else self.chance.randint(1, 25)
         self.on_stage.append(crew)
         try:
@@ -408,11 +443,11 @@ class World:
         if what == "retry":
             self.flags.retry()
         elif what == "discard":
-            kind, key = self.chance.choice(("work", "mail")), self.chance.choice(KEYS)
+            kind, key = self.chance.choice(("work", "mail")), self.chance.choice(self.keys)
             if self.flags.discard(kind=kind, key=key):
                 self.owed[kind, key].clear()
         else:
-            kind, key = self.chance.choice(("work", "mail")), self.chance.choice(KEYS)
+            kind, key = self.chance.choice(("work", "mail")), self.chance.choice(self.keys)
             up = self.flags.find(kind=kind, key=key)
             if self.flags.lower(kind, key):
                 self.owed[kind, key].clear()

@@ -3,7 +3,7 @@
 from contextlib import suppress
 
 import pytest
-from rig import NEW_YEAR, Oops
+from rig import NEW_YEAR, Oops, lane_of
 
 from flagsweep import FlagSweep
 from flagsweep.config import SECOND
@@ -148,6 +148,18 @@ def test_tokens_that_come_back_after_the_bucket_was_full_again_are_no_credit(des
     assert len(desk.turn(desk.claim)) == len(early) == 10
     desk.turn(lambda: desk.give_back(early))
     assert desk.turn(desk.claim) == []
+
+
+@pytest.mark.xfail(strict=True, reason="Lane._write claims by the time at which its turn began, not by that of its transaction")
+def test_a_turn_that_waited_for_its_transaction_counts_tokens_from_when_it_had_it(desk_for, clock, monkeypatch):
+    flags, started, waits = desk_for(rate="600/m burst 4").flags, [], [2]
+    flags.handlers["work"].function = lambda n: started.append(clock.passed)
+    flags.store.connections.close_engine()
+    with lane_of(flags, "default") as lane:
+        turn = lane._pacer.turn
+        monkeypatch.setattr(lane._pacer, "turn", lambda: (clock.advance(waits.pop() if waits else 0), turn()))
+        lane.sweep()
+    assert started == [2] * 4
 
 
 def test_what_a_dead_consumer_had_claimed_gives_no_tokens_back_since_nobody_can_tell_what_of_it_ran(desk_for):
