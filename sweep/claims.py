@@ -41,7 +41,7 @@ class Claimed:
 
     __slots__ = (
         *("attempts", "began", "consumer", "cursor", "due_at", "id", "key", "kind", "payload", "raises", "rare", "row"),
-        *("given_back", "suspect", "taken_at", "token", "took", "trouble"),
+        *("suspect", "taken_at", "token", "took", "trouble"),
     )
 
     def __init__(self, kind: str, token: int, row: Sequence[Any], consumer: int = 0):
@@ -53,8 +53,6 @@ class Claimed:
         self.taken_at: float | None = None
         """When it took of its kind's rate, in seconds of the system's monotonic clock."""
         self.took: Took | None = None
-        self.given_back: bool | None = None
-        """Whether it was given back unstarted while it still was ours; None: nobody tried."""
         self.began = 0.0
         """When its handler began, in seconds of the system's monotonic clock."""
         self.trouble: BaseException | None = None
@@ -153,16 +151,10 @@ class Store:
 
     def give_back(self, flags: Iterable[Claimed], now: int) -> int:
         """Give claimed flags back, whichever claims took them; return how many were still theirs."""
-        by_token: dict[int, list[Claimed]] = defaultdict(list)
+        by_token: dict[int, list[int]] = defaultdict(list)
         for flag in flags:
-            by_token[flag.token].append(flag)
-        freed = 0
-        for token, claimed in by_token.items():
-            released = self.release([flag.id for flag in claimed], token, now)
-            for flag in claimed:  # Where some were not ours nobody knows which: then none counts as one that was.
-                flag.given_back = released == len(claimed)
-            freed += released
-        return freed
+            by_token[flag.token].append(flag.id)
+        return sum(self.release(ids, token, now) for token, ids in by_token.items())
 
     def release_claims(self, tokens: Iterable[int], consumer: int) -> None:
         """Give back all that these claims took, within a ``write``: whether they ever took anything is not known."""

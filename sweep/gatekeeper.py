@@ -112,6 +112,8 @@ class Gatekeeper:
         self._notes: dict[str, Note] = defaultdict(Note)
         self._before: dict[str, Note | None] = {}
         """Notes as they were before the open transaction; its outcomes are noted again in the next, if it fails."""
+        self._returned: list[tuple[str, Took]] = []
+        """What flags took that ended unstarted in the open transaction, and of which kind."""
         self._restarted: set[str] = set()
         self._probing: set[str] = set()
         self._holding: set[str] = set()
@@ -319,14 +321,13 @@ class Gatekeeper:
             self._note(name).unanswered.append(claimed.id)
 
     def returned(self, claimed: Iterable[Claimed], now: int) -> None:
-        """Note that flags ended unstarted: what they took of a limit is there again.
+        """Note that flags ended unstarted: what they took of a limit is there again once this has committed.
 
-        What was given back says whether it still was ours; of what expired nothing tells it, so that counts once at the most.
+        Not at once: where the answer to the commit is lost they may start after all.
         """
         for each in claimed:
-            if each.took is not None and each.given_back is not False:
-                self._note(self._handlers[each.kind].kind).returned.append(each.took)
-                each.took = each.took if each.given_back else None
+            if each.took is not None:
+                self._returned.append((self._handlers[each.kind].kind, each.took))
             self.unanswered(each)
 
     def waits(self, claimed: Claimed, until: int, why: str) -> None:
@@ -364,6 +365,10 @@ class Gatekeeper:
     def committed(self) -> None:
         """Take note that what was written is kept."""
         self._before.clear()
+        for name, took in self._returned:
+            self._notes[name].returned.append(took)
+            self._not_before.pop(name, None)
+        self._returned.clear()
         self.slots.update(self._granted)
         self._granted.clear()
         self._holding -= self._freed
@@ -378,7 +383,7 @@ class Gatekeeper:
             self._notes.pop(name, None)
             if before is not None:
                 self._notes[name] = before
-        for left in (self._before, self._granted, self._freed, self._probing):
+        for left in (self._before, self._returned, self._granted, self._freed, self._probing):
             left.clear()
         self._pulse = None
 

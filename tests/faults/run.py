@@ -15,7 +15,7 @@ import pace
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 
-UNTIMED = ("f2", "f4", "f13", "f14", "f16", "f17", "f19", "f22", "f26", "f27", "f30", "f31", "f33", "f34", "f36")
+UNTIMED = ("f2", "f4", "f13", "f14", "f16", "f17", "f19", "f22", "f26", "f27", "f30", "f31", "f33", "f34", "f36", "f41")
 """The rows that ask for no speed, or for one that leaves much room: two of them run at a time."""
 
 
