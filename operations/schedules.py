@@ -116,7 +116,7 @@ class Schedules:
         """
         given = spec_of(cron, every, at)
         with self._changing("the schedule was not changed") as db:
-            row = self._row(db, name)
+            row = self._row(db, name, lock=True)
             _refuse_an_end(row, given)
             plan = edited(row, given, tz, missed, grace, cap)
             values = plan.columns() | self._calls.edited(row, plan, arguments)
@@ -174,7 +174,7 @@ class Schedules:
         :raises ConfigError: where code declares it: the next start would write it again.
         """
         with self._changing("the schedule was not removed") as db:
-            row = self._row(db, name)
+            row = self._row(db, name, lock=True)
             if row.origin == "code" and self._may_be_declared(row):
                 raise ConfigError(
                     f"the schedule {name!r} is declared in {row.module}, and the next start of a consumer would write it again: "
@@ -189,7 +189,7 @@ class Schedules:
         :raises ConfigError: where no code declares it.
         """
         with self._changing("the schedule was not reset") as db:
-            row = self._row(db, name)
+            row = self._row(db, name, lock=True)
             said = said_by_code(row)
             if row.origin != "code" or not said:
                 raise ConfigError(f"no code declares the schedule {name!r}: edit it, or remove it")
@@ -208,14 +208,14 @@ class Schedules:
 
     @contextmanager
     def _changing(self, failed: str) -> Iterator[Any]:
-        """Hold a transaction in which nobody else changes schedules: what was read of them stays true."""
+        """Hold a transaction after which everybody reads schedules again."""
         with self._connections.lent(failed) as db, self._connections.writing_on(db):
             bump(db)
             yield db
 
     def _set(self, name: str, failed: str, values: Mapping[str, Any]) -> ScheduleInfo:
         with self._changing(failed) as db:
-            self._row(db, name)
+            self._row(db, name, lock=True)
             self._book.set(db, name, **values)
             return self._info(self._row(db, name))
 
@@ -232,13 +232,14 @@ class Schedules:
         with self._connections.dialect.lenient(db):
             return self._book.rows(db)
 
-    def _row(self, db: Any, name: str) -> Schedule:
+    def _row(self, db: Any, name: str, lock: bool = False) -> Schedule:
         """Return a schedule.
 
+        :param lock: nobody else may change it before the transaction ends.
         :raises UnknownSchedule: naming the nearest names there are.
         """
         with self._connections.dialect.lenient(db):
-            row = self._book.row(db, name)
+            row = self._book.row(db, name, lock)
         if row is None:
             raise UnknownSchedule(f"there is no schedule {name!r}{_instead(name, [each.name for each in self._rows(db)])}")
         return row

@@ -9,7 +9,7 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
-from peewee import Database
+from peewee import Database, IntegrityError
 
 from ..config import SECOND
 from ..databases.connections import Connections
@@ -131,16 +131,26 @@ class Book:
         :param values: ``kind``, ``key`` and ``payload``.
         :raises ConfigError: where the name is taken, or its one moment has passed.
         """
+        taken = f"there is a schedule {name!r} already: edit it, or give this one another name"
         if self.row(db, name) is not None:
-            raise ConfigError(f"there is a schedule {name!r} already: edit it, or give this one another name")
+            raise ConfigError(taken)
         origin = {"origin": "hand", "changed_by": by, "changed_at": now}
-        if self._insert(db, {**values, **plan.columns(), **origin, "name": name}, plan, now) is None:
+        try:
+            entered = self._insert(db, {**values, **plan.columns(), **origin, "name": name}, plan, now)
+        except IntegrityError as error:  # Somebody else has just done the same.
+            raise ConfigError(taken) from error
+        if entered is None:
             raise ConfigError(f"{plan.spec.text} lies in the past: give a moment to come")
         bump(db)
 
-    def row(self, db: Database, name: str) -> Schedule | None:
-        """Return a schedule, or None."""
-        return next(iter(Schedule.select().where(Schedule.name == name).limit(1).execute(db)), None)
+    def row(self, db: Database, name: str, lock: bool = False) -> Schedule | None:
+        """Return a schedule, or None.
+
+        :param lock: nobody else may change it before the open transaction ends.
+        """
+        query = Schedule.select().where(Schedule.name == name).limit(1)
+        query = query.for_update() if lock and self._connections.dialect.shared else query
+        return next(iter(query.execute(db)), None)
 
     def edit(self, db: Database, row: Schedule, values: Mapping[str, Any], by: str, now: int) -> None:
         """Change columns of a schedule; of one that code declares it is kept which, so that they win over the code."""

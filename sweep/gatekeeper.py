@@ -411,6 +411,7 @@ class Gatekeeper:
         self._before.clear()
         for name, took in self._returned:
             self._notes[name].returned.append(took)
+            self._not_before.pop(name, None)
         self._returned.clear()
         self.slots.update(self._granted)
         self._granted.clear()
