@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "sweep"))
 import work
 from worse import Worse
 
-from flagsweep import payloads
+from flagsweep import options
 from flagsweep.config import SECOND
 from flagsweep.consumer.file_lease import Lease
 from flagsweep.databases import sqlite
@@ -125,8 +125,8 @@ def retry_without_limit():
 
 def naive_datetime():
     """A time is turned into UTC, its zone is dropped, and what is left is taken for local time."""
-    assert payloads._moment
-    payloads._moment = lambda at, now: int(at.astimezone(UTC).replace(tzinfo=None).timestamp() * SECOND)
+    assert options._moment
+    options._moment = lambda at, what, now: int(at.astimezone(UTC).replace(tzinfo=None).timestamp() * SECOND)
 
 
 def catch_exception_only():
