@@ -82,7 +82,8 @@ class Keeper(Chores):
         Gates that were changed are looked at, too: a commit of that alone tells nobody on a server.
         """
         kinds = {kind for _, kind in self._firing.fire()}
-        changed = self._firing.pulse != self._pulse
+        # At the first look every lane is just beginning, and reads them by itself.
+        changed = self._pulse is not None and self._firing.pulse != self._pulse
         self._pulse = self._firing.pulse
         for name, lane in self._lanes.items():
             if changed:

@@ -106,12 +106,15 @@ class Gates:
         for (name,) in db.execute_sql(self.own(HELD_BY), (consumer,)).fetchall():
             db.execute_sql(self.own(UNHOLD), (name, consumer))
 
-    def claimed_in(self, db: Database, kind: str, buckets: Sequence[str]) -> Counter[str]:
-        """Return how many flags of each of these buckets of a kind are claimed, by whomever."""
-        which = ", ".join("?" * len(buckets))
-        of_these = f"state = 'claimed' AND kind = ? AND bucket IN ({which})"
+    def claimed_in(self, db: Database, kinds: Sequence[str], buckets: Sequence[str]) -> Counter[str]:
+        """Return how many flags of each of these buckets are claimed, by whomever.
+
+        :param kinds: that of a handler, and its aliases.
+        """
+        among, which = (", ".join("?" * len(names)) for names in (kinds, buckets))
+        of_these = f"state = 'claimed' AND kind IN ({among}) AND bucket IN ({which})"
         sql = f"SELECT bucket, count(*) FROM flagsweep_flag WHERE {of_these} GROUP BY bucket"
-        rows = db.execute_sql(self.own(sql), (self.encoded_name(kind), *map(self.encoded_name, buckets))).fetchall()
+        rows = db.execute_sql(self.own(sql), tuple(map(self.encoded_name, (*kinds, *buckets)))).fetchall()
         return Counter({bucket.decode() if isinstance(bucket, bytes) else bucket: count for bucket, count in rows})
 
     def candidates(self, db: Database, kind: str, priority: int, now: int, most: int) -> list[tuple[int, int]]:

@@ -32,6 +32,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 from ..config import SECOND
+from .rates import SKEW
 
 _Entry = TypeVar("_Entry", bound=tuple[Any, ...])
 
@@ -280,6 +281,16 @@ def note(
     if (before is None) == (state.outage is None):
         return state, None
     return state, OUTAGE_BEGAN if before is None else OUTAGE_ENDED
+
+
+def abreast(state: Breaker, now: int) -> int:
+    """Return the time of the latest note where that is a little ahead: of another consumer, whose turn began later or whose clock
+    is fast. A breaker would take such a note for a wrong clock's, and forget it."""
+    noted = [state.answered, *(each.at for each in state.known)]
+    if (out := state.outage) is not None:
+        noted += [out.since, out.asked, out.fresh_at, out.until - out.wait, *(probe.at for probe in out.probes)]
+    latest = max(noted)
+    return latest if now < latest <= now + SKEW else now
 
 
 def closed_until(state: Breaker, now: int) -> int | None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from ..config import SECOND
+from ..gates.limits import Limits, Took, changed
 from ..handlers import Handler
 from .claims import Claimed, Store
 
@@ -28,11 +27,13 @@ class Buckets:
     def __init__(self, handler: Handler, store: Store, zone: ZoneInfo):
         options = handler.options
         self._name = handler.kind
-        self._rate, self._budget, self._limit = options.rate, options.budget, options.limit
+        self._kinds = (handler.kind, *options.aliases)
+        self.limits = Limits(options.rate, options.budget, zone)
+        """What holds for each bucket."""
+        self._limit = options.limit
         self._store = store
         self._dialect = store.connections.dialect
         self._engine = store.connections.engine
-        self._zone = zone
         self._starts: dict[tuple[str, int], str | None] = {}
         self._closed: dict[str, int] = {}
         """Until when buckets are closed, in microseconds UTC."""
@@ -41,21 +42,23 @@ class Buckets:
     @property
     def limited(self) -> bool:
         """Whether limits hold for each bucket."""
-        return self._rate is not None or self._budget is not None or self._limit is not None
+        return bool(self.limits) or self._limit is not None
 
     def ended(self, bucket: str | None) -> None:
         """Take note that a flag of a bucket has ended, which may let the next one of it start."""
         if self._limit is not None and bucket is not None:
-            self._closed.pop(bucket, None)
-            self._no_look_before = 0
+            self.reopen(bucket)
 
     def close(self, bucket: str, until: int) -> None:
         """Take note that a bucket is to wait."""
         self._closed[bucket] = max(until, self._closed.get(bucket, 0))
 
-    def reopen(self) -> None:
-        """Take note that gates were changed."""
-        self._closed.clear()
+    def reopen(self, bucket: str | None = None) -> None:
+        """Take note that a bucket may be open again; without one, that any may: gates were changed."""
+        if bucket is None:
+            self._closed = {}  # Anew: a claim in another thread may be walking the one that was.
+        else:
+            self._closed.pop(bucket, None)
         self._no_look_before = 0
 
     def may_look(self, now: int) -> bool:
@@ -85,14 +88,12 @@ class Buckets:
         by_bucket: dict[str, list[Claimed]] = defaultdict(list)
         for claimed in taken:
             by_bucket[claimed.rare.bucket or ""].append(claimed)
-        running = self._running(list(by_bucket)) if self._limit is not None else Counter()
+        running = self._dialect.claimed_in(self._engine, self._kinds, list(by_bucket)) if self._limit is not None else Counter()
         kept: list[Claimed] = []
         for bucket in sorted(by_bucket):
             kept += self._allowed(bucket, by_bucket[bucket], running[bucket], now)
         ids = {claimed.id for claimed in kept}
         self._store.give_back([claimed for claimed in taken if claimed.id not in ids], now)
-        for claimed in kept if self._rate is not None else ():
-            claimed.taken_at = now
         return kept
 
     def _allowed(self, bucket: str, flags: list[Claimed], running: int, now: int) -> list[Claimed]:
@@ -104,31 +105,18 @@ class Buckets:
         if row is None or (row["closed_until"] or 0) > now:
             self._closed[bucket] = now + SECOND // 20 if row is None else row["closed_until"]
             return []
-        count, values = len(flags), {}
+        count = len(flags)
         if self._limit is not None:
             count = max(0, min(count, self._limit - (running - len(flags))))
-        if self._rate is not None:
-            count = self._rate.take(row["taken"], now, count)[0]
-        if self._budget is not None:
-            count, values["day"], values["used"] = self._budget.take(row["day"], row["used"] or 0, now, self._zone, count)
-        if self._rate is not None:
-            values["taken"] = self._rate.take(row["taken"], now, count)[1]
-        changed = {column: value for column, value in values.items() if value != row[column]}
-        if changed:
-            self._dialect.set_gate(self._engine, self._name, bucket, changed)
+        count = self.limits.left(row, now, count)
+        values = self.limits.taking(row, now, count)
+        if different := changed(values, row):
+            self._dialect.set_gate(self._engine, self._name, bucket, different)
         if count < len(flags) or (self._limit is not None and running >= self._limit):
-            self._closed[bucket] = self._opens_at(row, values, now)
+            # Where one of its flags has to end first, ``ended`` says so sooner.
+            least = now if self._limit is None else now + SECOND
+            self._closed[bucket] = max(least, self.limits.opens_at({**row, **values}, now) or now)
+        for claimed in flags[:count] if self.limits else ():
+            claimed.took = Took(values.get("taken"), values.get("day"))
+            claimed.taken_at = None if self.limits.rate is None else now
         return flags[:count]
-
-    def _opens_at(self, row: dict[str, Any], values: dict[str, Any], now: int) -> int:
-        """Return when the next flag of a bucket may start; where one has to end for it, ``ended`` says so sooner."""
-        found = [now + SECOND] if self._limit is not None else []
-        if self._rate is not None and (opens := self._rate.opens_at(values.get("taken", row["taken"]), now)) is not None:
-            found.append(opens)
-        if self._budget is not None:
-            day, used = values.get("day", row["day"]), values.get("used", row["used"] or 0)
-            found += [opens] if (opens := self._budget.opens_at(day, used, now, self._zone)) is not None else []
-        return max(found, default=now)
-
-    def _running(self, buckets: Sequence[str]) -> Counter[str]:
-        return self._dialect.claimed_in(self._engine, self._name, buckets)

@@ -16,6 +16,7 @@ from ..databases.flags import Rare
 from ..databases.pages import Pages
 from ..databases.schema import Schema
 from ..errors import ClaimLost
+from ..gates.limits import Took
 from ..models import Consumer, Flag, found
 
 CRASHES = 3
@@ -23,17 +24,6 @@ CRASHES = 3
 
 
 NO_RARE = Rare()
-
-
-class Took(NamedTuple):
-    """Say what a claim took of its kind's limits.
-
-    :param full: the state of its rate after it, which says when the bucket is full again; None: it has none.
-    :param day: the day of its budget; None: it has none.
-    """
-
-    full: int | None
-    day: int | None
 
 
 class Claimed:

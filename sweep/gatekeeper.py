@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -18,14 +16,17 @@ from zoneinfo import ZoneInfo
 from ..config import SECOND
 from ..gates import breaker
 from ..gates.breaker import Breaker, Probe
-from ..gates.rates import FINE, SKEW
+from ..gates.closings import outage, quiet_hours
+from ..gates.limits import Limits, Took, changed
 from ..gates.shut import FOREVER, Closing, Shut
-from ..handlers import Handler, Options
+from ..handlers import Handler
 from ..logs import printable
 from ..models import Gate
 from ..schedules.book import bump
 from .buckets import Buckets
-from .claims import Claimed, Store, Took
+from .claims import Claimed, Store
+from .notes import Note, Notes
+from .slots import Holds
 
 log = logging.getLogger("flagsweep")
 
@@ -47,27 +48,10 @@ class Grant:
     """Say how many flags of a kind may be claimed, and what is written once it is known how many were."""
 
     name: str
-    bucket: str
     count: int
     row: dict[str, Any]
     probe: Probe | None = None
     state: Breaker = field(default_factory=Breaker)
-
-
-@dataclass
-class Note:
-    """Keep what flags of a kind tell of its gate until its row can be locked.
-
-    :param ended: (flag, fingerprint or None for a success, attempts before).
-    :param unanswered: flags that tell nothing, and were charged nothing.
-    :param returned: what those took of a limit that were given back unstarted.
-    :param closed: until when all others wait, in microseconds UTC, and why, by bucket.
-    """
-
-    ended: list[tuple[int, str | None, int]] = field(default_factory=list)
-    unanswered: list[int] = field(default_factory=list)
-    returned: list[Took] = field(default_factory=list)
-    closed: dict[str, Closing] = field(default_factory=dict)
 
 
 class Gatekeeper:
@@ -90,8 +74,6 @@ class Gatekeeper:
         force: bool = False,
         on_outage: Callable[[str, str, str], Any] = lambda kind, event, why: None,
     ):
-        self.slots: dict[str, int] = {}
-        """How many flags of a kind may run here at the same time, where that is limited; what stands in committed rows."""
         self._lane = lane
         self._handlers = handlers
         self._names = {each.kind for each in handlers.values()}
@@ -107,26 +89,24 @@ class Gatekeeper:
         self._breakers: dict[str, Breaker] = {}
         self._not_before: dict[str, tuple[int, int]] = {}
         """Until when a kind need not be asked for, and from when on: a clock that is set back makes nobody wait."""
-        self._quiet: dict[str, tuple[int, int | None]] = {}
-        self._notes: dict[str, Note] = defaultdict(Note)
-        self._before: dict[str, Note | None] = {}
-        """Notes as they were before the open transaction; its outcomes are noted again in the next, if it fails."""
-        self._returned: list[tuple[str, Took]] = []
-        """What flags took that ended unstarted in the open transaction, and of which kind."""
+        self._quiet: dict[str, tuple[int, Closing | None]] = {}
+        self._notes = Notes()
+        self._holds = Holds(store.connections)
         self._restarted: set[str] = set()
         self._probing: set[str] = set()
-        self._holding: set[str] = set()
-        """The kinds of which slots may stand in rows."""
-        self._freed: set[str] = set()
-        """Of these, those that the open transaction has given up."""
-        self._granted: dict[str, int] = {}
-        """The slots that the open transaction has taken: no thread may count on them before it has committed."""
         self._shut_now: set[str] = set()
         """Kinds that were shut since the last turn: what of them has not started is given back."""
         self._lock = threading.Lock()
-        self._limits = {each.kind: each for each in handlers.values() if _is_limited(each)}
+        handled = {each.kind: each.options for each in handlers.values()}
+        self._limits = {kind: Limits(each.rate, each.budget, self._zone) for kind, each in handled.items() if each.per is None}
+        self._most = {kind: each.limit for kind, each in handled.items() if each.per is None and each.limit is not None}
         self.buckets = {each.kind: Buckets(each, store, self._zone) for each in handlers.values() if each.options.per is not None}
         """Those of kinds whose flags take turns, by the handler's kind."""
+
+    @property
+    def slots(self) -> Mapping[str, int]:
+        """How many flags of a kind may run here at the same time, where that is limited."""
+        return self._holds.slots
 
     # What is open.
 
@@ -197,50 +177,59 @@ class Gatekeeper:
                 self._not_before.pop(name, None)
 
     def _quiet_of(self, name: str, now: int) -> Closing | None:
-        quiet = self._handlers[name].options.quiet
-        if quiet is None:
-            return None
-        asked, until = self._quiet.get(name, (0, None))
-        if not asked <= now < (until or asked + SECOND):
-            until = quiet.closed_until(now, self._zone)
-            self._quiet[name] = (now, until)
-        return None if until is None else Closing(until, f"quiet hours {quiet}")
+        asked, closing = self._quiet.get(name, (0, None))
+        if not asked <= now < (asked + SECOND if closing is None else closing.until):
+            closing = quiet_hours(self._handlers[name].options.quiet, now, self._zone)
+            self._quiet[name] = (now, closing)
+        return closing
 
     def _broken(self, name: str, now: int) -> Closing | None:
         if not self._breakers_on or (state := self._breakers.get(name)) is None:
             return None
-        until = breaker.fresh_from(state, abreast(state, now))
-        return None if until is None or until <= now else Closing(until, f"its provider seems to be away: {breaker.why(state)}")
+        closing = outage(state, now)
+        return None if closing is None or closing.until <= now else closing
 
     # A claim.
 
     def is_gated(self, kind: str) -> bool:
         """Return whether a claim of a kind takes from a gate."""
         name = self._handlers[kind].kind
-        return name in self._limits or (self._breakers_on and name in self._breakers and self._breakers[name].outage is not None)
+        if self._limits.get(name) or name in self._most:
+            return True
+        return self._breakers_on and name in self._breakers and self._breakers[name].outage is not None
 
     def enter(self, kind: str, wanted: int, threads: int, consumer: int, now: int) -> Grant | None:
         """Lock a kind's gate, within a ``write``; return what may be claimed, or None: nothing.
 
         :param threads: the lane's.
         """
-        handler = self._handlers[kind]
-        name, options = handler.kind, handler.options
+        name = self._handlers[kind].kind
         row = self._dialect.lock_gate(self._connections.engine, name, "")
         if row is None:
             self._wait(name, now, now + BRIEFLY)
             return None
-        if (shut := self._shut_in(row, now)) is not None and not self._force:
+        if (shut := self._shut_in(row, now)) is not None:
             self._wait(name, now, shut)
             return None
-        grant = Grant(name, "", wanted, row)
-        if self._breakers_on and options.breaker is not None and not self._may_probe(grant, now):
+        grant = Grant(name, wanted, row)
+        if self._heeds_breaker(name) and not self._may_probe(grant, now):
             return None
-        if options.limit is not None and options.per is None and not self._take_slots(name, options.limit, threads, consumer):
+        if name in self._most and not self._take_slots(name, self._most[name], threads, consumer):
             self._wait(name, now, now + HELD)
             return None
-        grant.count = min(grant.count, self._left(handler, row, now, grant.count))
+        if limits := self._limits.get(name):
+            grant.count = limits.left(row, now, grant.count)
+            if not grant.count:
+                self._set(name, changed(limits.taking(row, now, 0), row))
+                self._wait(name, now, limits.opens_at(row, now) or now)
         return grant if grant.count > 0 else None
+
+    def _heeds_breaker(self, name: str) -> bool:
+        return self._breakers_on and self._handlers[name].options.breaker is not None
+
+    def _set(self, name: str, values: Mapping[str, Any], bucket: str = "") -> None:
+        if values:
+            self._dialect.set_gate(self._connections.engine, name, bucket, values)
 
     def _wait(self, name: str, now: int, until: int) -> None:
         """Take note that a kind is not worth asking for until some time, and never that it is worth it at once."""
@@ -249,13 +238,13 @@ class Gatekeeper:
     def _shut_in(self, row: Mapping[str, Any], now: int) -> int | None:
         """Return until when the row says that the kind waits: it is younger than what was read before."""
         paused = row["paused_at"] is not None and (row["paused_until"] is None or row["paused_until"] > now)
-        if paused:
+        if paused and not self._force:
             return now + HELD if row["paused_until"] is None else row["paused_until"]
         return row["closed_until"] if row["closed_until"] is not None and row["closed_until"] > now else None
 
     def _may_probe(self, grant: Grant, now: int) -> bool:
         state = Breaker.parse(grant.row["breaker"])
-        now = abreast(state, now)
+        now = breaker.abreast(state, now)
         if state.outage is not None and grant.name not in self._restarted:
             state = breaker.restarted(state, now)
         self._breakers[grant.name] = grant.state = state
@@ -268,31 +257,8 @@ class Gatekeeper:
         return grant.probe is not None
 
     def _take_slots(self, name: str, limit: int, threads: int, consumer: int) -> bool:
-        """Take note of how many flags of a kind run here at the most, so that all consumers together keep its limit."""
-        engine = self._connections.engine
-        others, held = self._dialect.slots(engine, name, consumer)
-        mine = max(0, min(limit - others, threads))
-        if mine != held:
-            self._dialect.hold(engine, name, consumer, mine)
-        self._holding.add(name)
-        self._granted[name] = mine
-        return mine > 0
-
-    def _left(self, handler: Handler, row: Mapping[str, Any], now: int, wanted: int) -> int:
-        """Return how many of those wanted rate and budget allow just now."""
-        if handler.options.per is not None:
-            return wanted
-        rate, budget, name = handler.options.rate, handler.options.budget, handler.kind
-        if rate is not None:
-            wanted = rate.take(row["taken"], now, wanted)[0]
-            if not wanted:
-                self._wait(name, now, rate.opens_at(row["taken"], now) or now)
-                return 0
-        if budget is not None:
-            wanted = budget.take(row["day"], row["used"] or 0, now, self._zone, wanted)[0]
-            if not wanted:
-                self._wait(name, now, budget.opens_at(row["day"], row["used"] or 0, now, self._zone) or now)
-        return wanted
+        """Return whether flags of a kind may run here, so that all consumers together keep its limit."""
+        return self._holds.take(name, limit, threads, consumer) > 0
 
     def leave(self, grant: Grant, taken: Sequence[Claimed], now: int) -> None:
         """Write what a claim has taken, in its transaction."""
@@ -300,28 +266,23 @@ class Gatekeeper:
         if grant.probe is not None:
             self._probing.add(grant.name)
             for claimed in taken:
-                state = breaker.probing(state, claimed.id, grant.probe.fresh, abreast(state, now))
+                state = breaker.probing(state, claimed.id, grant.probe.fresh, breaker.abreast(state, now))
             if not taken:
                 self._wait(grant.name, now, breaker.closed_until(state, now) or now + HELD)
-        breaks = self._breakers_on and self._handlers[grant.name].options.breaker is not None
-        if breaks and (text := state.text()) != grant.row["breaker"]:
+        if self._heeds_breaker(grant.name) and (text := state.text()) != grant.row["breaker"]:
             values["breaker"] = text
             self._breakers[grant.name] = state
-        changed = {column: value for column, value in values.items() if value != grant.row[column]}
-        if changed:
-            self._dialect.set_gate(self._connections.engine, grant.name, grant.bucket, changed)
+        self._set(grant.name, changed(values, grant.row))
 
     def _take(self, grant: Grant, taken: Sequence[Claimed], now: int) -> dict[str, Any]:
         """Take tokens for flags that were claimed; return what the gate's row is to say of them."""
-        options, row = self._handlers[grant.name].options, grant.row
-        values: dict[str, Any] = {}
-        if options.rate is not None and options.per is None:
-            values["taken"] = options.rate.take(row["taken"], now, len(taken))[1]
-        if options.budget is not None and options.per is None:
-            _, values["day"], values["used"] = options.budget.take(row["day"], row["used"] or 0, now, self._zone, len(taken))
-        for claimed in taken if values else ():
+        limits = self._limits.get(grant.name)
+        if not limits:
+            return {}
+        values = limits.taking(grant.row, now, len(taken))
+        for claimed in taken:
             claimed.took = Took(values.get("taken"), values.get("day"))
-            claimed.taken_at = None if options.rate is None else now
+            claimed.taken_at = None if limits.rate is None else now
         return values
 
     def choose(self, grant: Grant, kind: str, priority: int, now: int) -> list[int]:
@@ -354,37 +315,31 @@ class Gatekeeper:
 
     def ended(self, claimed: Claimed, fingerprint: str | None) -> None:
         """Note that a flag failed, or succeeded."""
-        handler = self._handlers[claimed.kind]
-        if self._breakers_on and handler.options.breaker is not None:
-            self._note(handler.kind).ended.append((claimed.id, fingerprint, claimed.attempts))
+        name = self._handlers[claimed.kind].kind
+        if self._heeds_breaker(name):
+            self._notes.of((name, "")).ended.append((claimed.id, fingerprint, claimed.attempts))
 
     def unanswered(self, claimed: Claimed) -> None:
         """Note that a flag tells nothing of its provider, and was charged nothing."""
         name = self._handlers[claimed.kind].kind
         if self._breakers_on and self._breakers.get(name, FRESH).outage is not None:
-            self._note(name).unanswered.append(claimed.id)
+            self._notes.of((name, "")).unanswered.append(claimed.id)
 
-    def returned(self, claimed: Iterable[Claimed], now: int) -> None:
-        """Note that flags ended unstarted: what they took of a limit is there again once this has committed.
-
-        Not at once: where the answer to the commit is lost they may start after all.
-        """
+    def returned(self, claimed: Iterable[Claimed]) -> None:
+        """Note that flags ended unstarted: what they took of a limit is there again once this has committed."""
         for each in claimed:
             if each.took is not None:
-                self._returned.append((self._handlers[each.kind].kind, each.took))
+                self._notes.returned(self._gate_of(each), each.took)
             self.unanswered(each)
 
     def waits(self, claimed: Claimed, until: int, why: str) -> None:
         """Note that all other flags of a kind, or of a flag's bucket, are to wait."""
-        handler = self._handlers[claimed.kind]
-        bucket = (claimed.rare.bucket or "") if handler.options.per is not None else ""
-        self._note(handler.kind).closed[bucket] = Closing(until, why)
+        self._notes.of(self._gate_of(claimed)).closed = Closing(until, why)
 
-    def _note(self, name: str) -> Note:
-        """Return what is noted of a kind, to be added to within the open transaction's turn."""
-        if name not in self._before:
-            self._before[name] = deepcopy(self._notes.get(name))
-        return self._notes[name]
+    def _gate_of(self, claimed: Claimed) -> tuple[str, str]:
+        """Return the gate whose limits hold for a flag: its kind's, or its bucket's."""
+        name = self._handlers[claimed.kind].kind
+        return name, (claimed.rare.bucket or "") if name in self.buckets else ""
 
     def write(self, now: int) -> list[Callable[[], None]]:
         """Write what was noted, within a ``write``; return what is to be told once it has committed.
@@ -392,43 +347,24 @@ class Gatekeeper:
         Where somebody else holds a gate just now, its note stays for the next turn.
         """
         news: list[Callable[[], None]] = []
-        for name in sorted(self._notes):
-            note = self._note(name)
-            for bucket, closing in list(note.closed.items()):
-                if self._close(name, bucket, closing):
-                    del note.closed[bucket]
-            if note.closed:
-                continue
-            if (note.ended or note.unanswered or note.returned) and not self._write_note(name, note, now, news):
-                continue
-            del self._notes[name]
-            if (before := self._before[name]) is not None:
-                before.returned.clear()  # Of a commit whose answer is lost nobody knows: tokens are lost rather than doubled.
+        for name, bucket in self._notes.pending():
+            if self._write_note(name, bucket, self._notes.of((name, bucket)), now, news):
+                self._notes.written((name, bucket))
         return news
 
     def committed(self) -> None:
         """Take note that what was written is kept."""
-        self._before.clear()
-        for name, took in self._returned:
-            self._notes[name].returned.append(took)
+        for name, _ in self._notes.committed():
             self._not_before.pop(name, None)
-        self._returned.clear()
-        self.slots.update(self._granted)
-        self._granted.clear()
-        self._holding -= self._freed
-        self._freed.clear()
+        self._holds.committed()
         self._restarted |= self._probing
         self._probing.clear()
 
     def rolled_back(self) -> None:
-        """Take note that nothing of what was written is kept: what was noted before is written again, and what was read is read
-        again. What the turn itself had noted it notes anew."""
-        for name, before in self._before.items():
-            self._notes.pop(name, None)
-            if before is not None:
-                self._notes[name] = before
-        for left in (self._before, self._returned, self._granted, self._freed, self._probing):
-            left.clear()
+        """Take note that nothing of what was written is kept: it is written again, and what was read is read again."""
+        self._notes.rolled_back()
+        self._holds.rolled_back()
+        self._probing.clear()
         self._pulse = None
 
     @property
@@ -436,60 +372,53 @@ class Gatekeeper:
         """Whether something is still to be written."""
         return bool(self._notes)
 
-    def _close(self, name: str, bucket: str, closing: Closing) -> bool:
-        engine = self._connections.engine
-        row = self._dialect.lock_gate(engine, name, bucket)
+    def _write_note(self, name: str, bucket: str, note: Note, now: int, news: list[Callable[[], None]]) -> bool:
+        row = self._dialect.lock_gate(self._connections.engine, name, bucket)
         if row is None:
             return False
-        if closing.until > (row["closed_until"] or 0):
-            self._dialect.set_gate(engine, name, bucket, {"closed_until": closing.until, "closed_why": closing.why[:500]})
-            bump(engine, "gate")
-        if not bucket:
-            self._shut_now.add(name)
-        elif name in self.buckets:
-            self.buckets[name].close(bucket, closing.until)
+        if note.closed is not None:
+            self._close(name, bucket, row, note.closed)
+        values = self._note_breaker(name, row, note, now, news)
+        if note.returned:
+            limits = self.buckets[name].limits if name in self.buckets else self._limits[name]
+            values |= limits.giving_back(row, note.returned, now)
+        self._set(name, values, bucket)
+        self._not_before.pop(name, None)
+        if bucket and note.returned:
+            self.buckets[name].reopen(bucket)
         return True
 
-    def _write_note(self, name: str, note: Note, now: int, news: list[Callable[[], None]]) -> bool:
-        row = self._dialect.lock_gate(self._connections.engine, name, "")
-        if row is None:
-            return False
-        options, before = self._handlers[name].options, Breaker.parse(row["breaker"])
-        now = abreast(before, now)
-        state, event = breaker.note(before, note.ended, now, options.breaker or 1)
+    def _close(self, name: str, bucket: str, row: Mapping[str, Any], closing: Closing) -> bool:
+        """Close a gate for some time, unless it is closed for longer; return whether that was written."""
+        longer = closing.until > (row["closed_until"] or 0)
+        if longer:
+            self._set(name, {"closed_until": closing.until, "closed_why": closing.why[:500]}, bucket)
+            bump(self._connections.engine, "gate")
+        if not bucket:
+            self._shut_now.add(name)
+        else:
+            self.buckets[name].close(bucket, closing.until)
+        return longer
+
+    def _note_breaker(
+        self, name: str, row: Mapping[str, Any], note: Note, now: int, news: list[Callable[[], None]]
+    ) -> dict[str, Any]:
+        """Have the breaker of a kind know what ended; return what its row is to say."""
+        if not (note.ended or note.unanswered):
+            return {}
+        before = Breaker.parse(row["breaker"])
+        now = breaker.abreast(before, now)
+        state, event = breaker.note(before, note.ended, now, self._handlers[name].options.breaker or 1)
         for flag in note.unanswered:
             state = breaker.unanswered(state, flag, now)
-        values: dict[str, Any] = {}
-        if state is not before:
-            values["breaker"] = state.text()
-        values |= self._given_back(options, row, note.returned, now)
-        if values:
-            self._dialect.set_gate(self._connections.engine, name, "", values)
         if event is not None or (before == FRESH) != (state == FRESH):
             bump(self._connections.engine, "gate")  # Others note their successes from now on, too, or need not any more.
         self._breakers[name] = state
-        self._not_before.pop(name, None)
         if event is not None:
             if event == breaker.OUTAGE_BEGAN:
                 self._shut_now.add(name)
             news.append(lambda: self._tell(name, event, breaker.why(state) or breaker.why(before) or ""))
-        return True
-
-    def _given_back(self, options: Options, row: Mapping[str, Any], returned: Sequence[Took], now: int) -> dict[str, Any]:
-        """Return what a gate's row is to say once it has back what flags took that never started.
-
-        Tokens of a bucket that has been full since are none any more: they would come beside those that came for them.
-        """
-        values: dict[str, Any] = {}
-        count = sum(took.full is not None and took.full > now * FINE for took in returned)
-        if count and options.rate is not None and row["taken"] is not None:
-            values["taken"] = options.rate.give_back(row["taken"], count)
-        if options.budget is not None and row["day"] is not None:
-            used = row["used"] or 0
-            for day, many in Counter(took.day for took in returned if took.day is not None).items():
-                _, used = options.budget.give_back(row["day"], used, many, day)
-            values["used"] = used
-        return values
+        return {} if state is before else {"breaker": state.text()}
 
     def _tell(self, name: str, event: str, why: str) -> None:
         if event == breaker.OUTAGE_BEGAN:
@@ -499,31 +428,6 @@ class Gatekeeper:
             log.info("%s goes on: its provider answers again", name)
         self._on_outage(name, "began" if event == breaker.OUTAGE_BEGAN else "ended", why)
 
-    # Slots.
-
-    def free(self, running: Mapping[str, int], consumer: int) -> None:
-        """Give up slots of kinds of which nothing is in hand, within a ``write``.
-
-        :param running: how many flags are in hand, by the kinds that have slots.
-        """
-        for name in [name for name in self._holding if not running.get(name)]:
-            self._dialect.hold(self._connections.engine, name, consumer, 0)
-            self._freed.add(name)
-
-
-def abreast(state: Breaker, now: int) -> int:
-    """Return the time of the latest note where that is a little ahead: of another consumer, whose turn began later or whose clock
-    is fast. A breaker would take such a note for a wrong clock's, and forget it."""
-    noted = [state.answered, *(each.at for each in state.known)]
-    if (out := state.outage) is not None:
-        noted += [out.since, out.asked, out.fresh_at, out.until - out.wait, *(probe.at for probe in out.probes)]
-    latest = max(noted)
-    return latest if now < latest <= now + SKEW else now
-
-
-def _is_limited(handler: Handler) -> bool:
-    """Return whether limits hold for a kind as a whole."""
-    options = handler.options
-    if options.per is not None:
-        return False
-    return options.rate is not None or options.budget is not None or options.limit is not None
+    def free(self, in_hand: Mapping[str, int], consumer: int) -> set[str]:
+        """Give up slots of kinds of which nothing is in hand, within a ``write``; return the kinds."""
+        return self._holds.free(in_hand, consumer)

@@ -351,12 +351,12 @@ class Lane:
             elif outcome.fingerprint is not None:
                 self.gates.ended(claimed, outcome.fingerprint)
             elif outcome is NOT_STARTED or outcome is EXPIRED:
-                self.gates.returned([claimed], turn.now)
+                self.gates.returned([claimed])
             elif outcome.closes and outcome.after is not None:
                 self.gates.waits(claimed, turn.now + int(outcome.after * SECOND), f"a handler asked for it: {outcome.error}")
             elif outcome.counted != "failed":
                 self.gates.unanswered(claimed)
-        self.gates.returned(turn.recalled, turn.now)
+        self.gates.returned(turn.recalled)
         if self.gates.buckets:
             for claimed, _, _ in outcomes:
                 if (buckets := self.gates.buckets.get(self.handlers[claimed.kind].kind)) is not None:

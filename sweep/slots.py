@@ -1,4 +1,4 @@
-"""Slots: flags of a kind that is limited start only where not too many of them run; the others wait here, not in a thread."""
+"""Slots: how many flags of a limited kind may run here, of those that may run at all, and that no more of them start."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping
 
+from ..databases.connections import Connections
 from .claims import Claimed
 
 
@@ -60,3 +61,52 @@ class Slots:
         """Return what waits here, and leave it."""
         with self._lock:
             return [claimed for waiting in self._waiting.values() for claimed in waiting]
+
+
+class Holds:
+    """Keep how many flags of limited kinds this consumer may run: rows, which count as long as it is entered."""
+
+    def __init__(self, connections: Connections):
+        self.slots: dict[str, int] = {}
+        """How many flags of a kind may run here at the same time; what stands in committed rows."""
+        self._dialect = connections.dialect
+        self._engine = connections.engine
+        self._holding: set[str] = set()
+        """The kinds of which slots may stand in rows."""
+        self._freed: set[str] = set()
+        """Of these, those that the open transaction has given up."""
+        self._granted: dict[str, int] = {}
+        """The slots that the open transaction has taken: no thread may count on them before it has committed."""
+
+    def take(self, name: str, limit: int, threads: int, consumer: int) -> int:
+        """Take what others leave of a kind's limit, and no more than there are threads, under the lock of its gate; return how
+        many flags may run here."""
+        others, held = self._dialect.slots(self._engine, name, consumer)
+        mine = max(0, min(limit - others, threads))
+        if mine != held:
+            self._dialect.hold(self._engine, name, consumer, mine)
+        self._holding.add(name)
+        self._granted[name] = mine
+        return mine
+
+    def free(self, in_hand: Mapping[str, int], consumer: int) -> set[str]:
+        """Give up slots of kinds of which nothing is in hand, within a ``write``; return the kinds.
+
+        :param in_hand: how many flags are in hand, by the kinds that have slots.
+        """
+        for name in [name for name in self._holding if not in_hand.get(name)]:
+            self._dialect.hold(self._engine, name, consumer, 0)
+            self._freed.add(name)
+        return self._freed
+
+    def committed(self) -> None:
+        """Take note that what was written is kept."""
+        self.slots.update(self._granted)
+        self._granted.clear()
+        self._holding -= self._freed
+        self._freed.clear()
+
+    def rolled_back(self) -> None:
+        """Take note that nothing of what was written is kept."""
+        self._granted.clear()
+        self._freed.clear()

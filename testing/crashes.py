@@ -125,11 +125,7 @@ _TABLE = (
 
 
 def _granted(result: Any, gates: Gatekeeper) -> Any:
-    return gates._granted
-
-
-def _freed(result: Any, gates: Gatekeeper, *_: Any) -> Any:
-    return gates._freed
+    return gates._holds._granted
 
 
 def _probe(result: Any, gates: Gatekeeper, grant: Any, taken: Any, now: int) -> bool:
@@ -150,7 +146,7 @@ _GATES = (
     CrashPoint("gate.told", "an outage has begun or ended, nobody is told", Gatekeeper, "_tell"),
     CrashPoint("gate.probing", "a probe is claimed and not committed", Gatekeeper, "leave", after=True, when=_probe),
     CrashPoint("gate.probed", "a probe is claimed and committed, it has not started", Gatekeeper, "committed", when=_probing),
-    CrashPoint("gate.freed", "slots are given up and not committed", Gatekeeper, "free", after=True, when=_freed),
+    CrashPoint("gate.freed", "slots are given up and not committed", Gatekeeper, "free", after=True, when=_some),
 )
 
 POINTS: Mapping[str, CrashPoint] = {point.name: point for point in (*_TABLE, *_GATES)}

@@ -110,6 +110,7 @@ def test_an_atomic_handlers_success_is_counted_and_kept_too(flags, client):
 
 def test_history_keeps_no_more_lines_than_it_may_and_each_event_as_long_as_it_should(flags, work, client, clock):
     work.raise_many([("fail", n) for n in range(5)])
+    flags.sweep()
     work.raise_flag("discard", 9)
     flags.sweep()
     records, keep = Records(flags.connections), dict.fromkeys(EVENTS, 30.0 * DAY)

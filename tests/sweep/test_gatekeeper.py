@@ -55,7 +55,7 @@ class Desk:
 
     def give_back(self, claimed):
         self.store.give_back(claimed, self.now)
-        self.gates.returned(claimed, self.now)
+        self.gates.returned(claimed)
         self.gates.write(self.now)
 
     def end_unstarted(self, claimed, then=None):
@@ -177,7 +177,7 @@ def test_slots_count_for_threads_once_their_transaction_has_committed(desk_for):
         one.store._dialect.hold(one.store.connections.engine, "work", 2, 2)
     one.turn(one.claim)
     assert one.gates.slots == {"work": 1}
-    two.gates._holding.add("work")
+    two.gates._holds._holding.add("work")
     two.turn(lambda: two.gates.free({}, 2))
     one.turn(one.claim, "rollback")
     assert two.turn(two.claim) and one.gates.slots == {"work": 1} and two.gates.slots == {"work": 2}
