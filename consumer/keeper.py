@@ -65,7 +65,7 @@ class Keeper(Chores):
         self._records = Records(store.connections)
         self._offset = self._clock_offset()
         self._unknown: set[str] = set()
-        self._pulse = firing.pulse
+        self._pulse = store.pulse()  # What is there at the start each lane reads by itself.
         self._told_of_log = Seldom()
 
     def _end(self) -> None:
@@ -82,8 +82,7 @@ class Keeper(Chores):
         Gates that were changed are looked at, too: a commit of that alone tells nobody on a server.
         """
         kinds = {kind for _, kind in self._firing.fire()}
-        # At the first look every lane is just beginning, and reads them by itself.
-        changed = self._pulse is not None and self._firing.pulse != self._pulse
+        changed = self._firing.pulse != self._pulse
         self._pulse = self._firing.pulse
         for name, lane in self._lanes.items():
             if changed:
