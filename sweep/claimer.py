@@ -113,18 +113,18 @@ class Claimer:
 
     def _claim(self, kind: str, priority: int, limit: int, now: int, token: int) -> list[Claimed]:
         """Claim flags of one sort, no more of them than their gate lets through."""
-        gates, id = self._gates, self._member.id
+        gates, id, way = self._gates, self._member.id, self._gates.way(kind)
         if not gates.is_gated(kind):
             if self._handlers[kind].kind in gates.buckets:
                 return gates.claim_by_turns(kind, priority, self._promptly(kind, limit), id, now, token)
-            return self._store.claim(kind, priority, limit, id, now, token)
+            return self._store.claim(kind, priority, limit, id, now, token, way)
         grant = gates.enter(kind, self._promptly(kind, limit), self._pool.size, id, now)
         if grant is None:
             return []
         if grant.probe is not None:
-            taken = self._store.claim_these(kind, gates.choose(grant, kind, priority, now), id, now, token)
+            taken = self._store.claim_these(kind, gates.choose(grant, kind, priority, now), id, now, token, way)
         else:
-            taken = self._store.claim(kind, priority, grant.count, id, now, token)
+            taken = self._store.claim(kind, priority, grant.count, id, now, token, way)
         gates.leave(grant, taken, now)
         return taken
 

@@ -14,6 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from ..config import SECOND
+from ..databases.way import Way
 from ..gates import breaker
 from ..gates.breaker import Breaker, Probe
 from ..gates.closings import outage, quiet_hours
@@ -191,6 +192,10 @@ class Gatekeeper:
 
     # A claim.
 
+    def way(self, kind: str) -> Way:
+        """Return the gates that the statement which claims flags of a kind must find open itself."""
+        return Way(self._force, kind, self._handlers[kind].kind, self._lane)
+
     def is_gated(self, kind: str) -> bool:
         """Return whether a claim of a kind takes from a gate."""
         name = self._handlers[kind].kind
@@ -300,7 +305,7 @@ class Gatekeeper:
         """Claim flags of a kind whose buckets take turns, within a ``write``."""
         name = self._handlers[kind].kind
         buckets = self.buckets[name]
-        taken = buckets.claim(kind, priority, limit, consumer, now, token)
+        taken = buckets.claim(kind, priority, limit, consumer, now, token, self.way(kind))
         if not taken:
             self._wait(name, now, buckets.opens_at(now))
         return taken
