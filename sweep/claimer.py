@@ -114,6 +114,8 @@ class Claimer:
     def _claim(self, kind: str, priority: int, limit: int, now: int, token: int) -> list[Claimed]:
         """Claim flags of one sort, no more of them than their gate lets through."""
         gates, id, way = self._gates, self._member.id, self._gates.way(kind)
+        if gates.takes(kind) and not self._connections.dialect.in_transaction(self._connections.engine):
+            return []  # Its breaker has closed since: another transaction will do it.
         if not gates.is_gated(kind):
             if self._handlers[kind].kind in gates.buckets:
                 return gates.claim_by_turns(kind, priority, self._promptly(kind, limit), id, now, token)

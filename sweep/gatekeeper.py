@@ -196,6 +196,10 @@ class Gatekeeper:
         """Return the gates that the statement which claims flags of a kind must find open itself."""
         return Way(self._force, kind, self._handlers[kind].kind, self._lane)
 
+    def takes(self, kind: str) -> bool:
+        """Return whether a claim of a kind is more than one statement, which must take effect together."""
+        return self.is_gated(kind) or self._handlers[kind].kind in self.buckets
+
     def is_gated(self, kind: str) -> bool:
         """Return whether a claim of a kind takes from a gate."""
         name = self._handlers[kind].kind

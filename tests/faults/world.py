@@ -70,12 +70,12 @@ class MortalConnections(Connections):
             raise Vanished(point)
 
     @contextmanager
-    def write(self, only_claims=False):
+    def write(self, only_claims=False, together=True):
         self.crew.world.before_writing(self.crew)
         self.reach("begin")
         done = self.crew.settling
         try:
-            with super().write(only_claims) as db:
+            with super().write(only_claims, together) as db:
                 yield db
                 self.reach("commit")
         except BaseException:
