@@ -170,9 +170,11 @@ class Claimer:
         """Whether a claim may have taken place of which nobody knows."""
         return bool(self._in_doubt)
 
-    def release_in_doubt(self) -> None:
-        """Give back what such claims took, within a ``write``: a commit whose answer was lost may have taken place."""
+    def release_in_doubt(self) -> bool:
+        """Give back what such claims took, within a ``write``: a commit whose answer was lost may have taken place. Return whether
+        there were any."""
         self._store.release_claims(self._in_doubt, self._member.id)
+        return self.in_doubt
 
     def committed(self, claimed: int) -> None:
         """Take note that all claims so far are known, and committed."""

@@ -318,7 +318,7 @@ class Lane:
         with self._connections.write(claims_alone, not claims_alone or self._belongs_together(turn.due)):
             began = time.monotonic()  # Not before: to wait for another's long transaction is not to hold the writer.
             turn.now = self._clock.now()  # Tokens that came meanwhile are not spent twice.
-            self.claimer.release_in_doubt()
+            doubted = self.claimer.release_in_doubt()
             outcomes, held = self.settler.free_to_settle(turn.outcomes)
             settled = self.settler.settle(outcomes, turn.now)
             settled.counts["released"] += self._store.give_back(turn.recalled, turn.now)
@@ -326,7 +326,7 @@ class Lane:
             settled.news += self.gates.write(turn.now)
             discovered = sum(self.discovery.turn_into_flags(handler, rows, turn.now) for handler, rows in turn.found)
             due = turn.due
-            if self._wants_more() and (outcomes or turn.found):
+            if self._wants_more() and (outcomes or turn.found or doubted):
                 due = self.claimer.due(turn.now)
             claimed = self.claimer.claim(due, turn.now)
             self.gates.free(self.pool.slots.in_hand + _in_hand(claimed, self.pool.slots), self._member.id)
