@@ -157,6 +157,12 @@ class Store:
             by_token[flag.token].append(flag.id)
         return sum(self.release(ids, token, now) for token, ids in by_token.items())
 
+    def put_off(self, flags: Sequence[Claimed], until: int, now: int) -> None:
+        """Give claimed flags back, due at a later time, within a ``write``: what waits behind them goes first."""
+        self.give_back(flags, now)
+        these = Flag.id.in_([flag.id for flag in flags])
+        Flag.update(due_at=until).where(these, Flag.state == "waiting").execute(self._engine)
+
     def release_claims(self, tokens: Iterable[int], consumer: int) -> None:
         """Give back all that these claims took, within a ``write``: whether they ever took anything is not known."""
         for token in tokens:

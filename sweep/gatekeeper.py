@@ -272,12 +272,12 @@ class Gatekeeper:
     def leave(self, grant: Grant, taken: Sequence[Claimed], now: int) -> None:
         """Write what a claim has taken, in its transaction."""
         values, state = self._take(grant, taken, now), grant.state
+        if not taken:  # What is due somebody holds: to ask for it again at once would spin.
+            self._wait(grant.name, now, now if grant.probe is None else breaker.closed_until(state, now) or now + HELD)
         if grant.probe is not None:
             self._probing.add(grant.name)
             for claimed in taken:
                 state = breaker.probing(state, claimed.id, grant.probe.fresh, breaker.abreast(state, now))
-            if not taken:
-                self._wait(grant.name, now, breaker.closed_until(state, now) or now + HELD)
         if self._heeds_breaker(grant.name) and (text := state.text()) != grant.row["breaker"]:
             values["breaker"] = text
             self._breakers[grant.name] = state
