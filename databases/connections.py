@@ -184,6 +184,7 @@ class _Lent:
 
 def explain(error: Exception, failed: str, where: str, dialect: Dialect) -> FlagSweepError:
     """Turn a database's error into one that says what failed, where, and what to do."""
+    error = dialect.unmasked(error)
     kind = NotReady if dialect.is_missing(error) else DatabaseAway
     fix = dialect.hint(error) or "'flagsweep doctor' looks further"
     return kind(f"{failed}: {where}: {' '.join(str(error).split())}; {fix}")

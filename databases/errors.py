@@ -50,6 +50,8 @@ class Errors:
     """The same, where the database is away for a while, as a whole."""
     busy: Collection[Any] = ()
     """Codes of a wait for somebody else's transaction that took too long."""
+    masks: Collection[Any] = ()
+    """Codes of errors that say no more than that a transaction had ended before."""
     unconnected: Mapping[str, str] = {}
     """What to do by a sign in the text of an error that has no code: a server writes it in its own language, so it is a hint."""
 
@@ -70,6 +72,13 @@ class Errors:
     def is_busy(self, error: BaseException) -> bool:
         """Return whether an error says that somebody else's transaction was in the way: the same may go well right after."""
         return any(code in self.busy for code in self.codes(error))
+
+    def unmasked(self, error: Exception) -> Exception:
+        """Return what ended a transaction, a deadlock perhaps, of the error by which leaving its savepoint then failed."""
+        before: BaseException | None = error
+        while before is not None and any(code in self.masks for code in self.codes(before)):
+            before = before.__context__
+        return before if isinstance(before, DATABASE_ERRORS) else error
 
     def hint(self, error: BaseException) -> str | None:
         """Return what to do about an error, or None where that is not known."""

@@ -159,6 +159,11 @@ class Flags(Texts):
         """Lock these flags for the open transaction; return those that somebody else's transaction holds just now."""
         return set()
 
+    def may_raise(self, db: Database, kind: str, keys: Sequence[str]) -> bool:
+        """Return whether flags of these keys may be raised over our connection without waiting for long, and without anybody
+        else's transaction being ended where that in turn waits for ours."""
+        return True
+
     def free(self, db: Database, ids: Sequence[int]) -> Sequence[int]:
         """Lock these flags for the open transaction; return those that are there and that nobody else holds."""
         return ids

@@ -54,16 +54,24 @@ class Gates:
         return tuple(db.execute_sql(self.own(PULSE)).fetchone())
 
     def lock_gate(self, db: Database, name: str, bucket: str) -> dict[str, Any] | None:
-        """Lock a kind's gate, making it where there is none; return what a claim reads of it, or None where somebody holds it."""
+        """Lock a kind's gate, making it where there is none, and waiting for nobody; return what a claim reads of it, or None where
+        somebody holds it."""
         which = (self.encoded_name(name), self.encoded_name(bucket))
         for _ in range(2):
             rows = db.execute_sql(self.own(LOCK + self.skips_locked), which).fetchall()
             if rows:
                 return dict(zip(TAKEN, rows[0], strict=True))
-            if db.execute_sql(self.own(LOCK), which).fetchall():
+            if db.execute_sql(self.own(LOCK), which).fetchall() or not self.make_gate(db, which):
                 return None
-            db.execute_sql(self.own(self.making), ("kind", *which))
         return None
+
+    def make_gate(self, db: Database, which: Sequence[Any]) -> bool:
+        """Make a kind's gate where there is none; return False where somebody else is just making it.
+
+        :param which: name and bucket, encoded.
+        """
+        db.execute_sql(self.own(self.making), ("kind", *which))
+        return True
 
     def set_gate(self, db: Database, name: str, bucket: str, values: Mapping[str, Any]) -> None:
         """Set columns of a kind's gate, which is locked."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from operator import attrgetter
@@ -173,14 +173,18 @@ class Book:
 
     # Firing.
 
-    def fire(self, row: Schedule, due: Due, runs: Iterable[tuple[Item, Terms]], now: int) -> bool:
+    def fire(self, row: Schedule, due: Due, runs: Sequence[tuple[Item, Terms]], now: int) -> bool:
         """Fire a schedule for its next time, in one transaction: who else does the same comes too late, and does nothing.
+
+        Nobody is waited for: a site that has raised its flag and then pauses it would in turn wait for its row.
 
         :param runs: what is raised.
         :return: whether it was fired here.
         """
+        dialect, keys = self._connections.dialect, [item.key for item, _ in runs]
         with self._connections.write() as db:
-            if not self._advance(db, row, due, now):
+            free = (not keys or dialect.may_raise(db, row.kind, keys)) and self._hold(db, _still(row))
+            if not free or not self._advance(db, row, due, now):
                 return False
             self._raise(db, row, runs)
             if due.skipped:
@@ -194,7 +198,7 @@ class Book:
 
         What code declares to fire once stays for a while: the next start would take it for new if the clock were set back.
         """
-        mine = (Schedule.name == row.name) & (Schedule.next_at == row.next_at)
+        mine = _still(row)
         if due.next_at is None and row.sort == "at" and row.origin != "code":
             return bool(Schedule.delete().where(mine).execute(db))
         fired = {"fired_at": now} if due.runs else {}
@@ -212,8 +216,8 @@ class Book:
         if (next_at, last_at) == (row.next_at, row.last_at):
             return None
         with self._connections.write() as db:
-            mine = (Schedule.name == row.name) & (Schedule.next_at == row.next_at)
-            if not Schedule.update(next_at=next_at, last_at=last_at).where(mine).execute(db):
+            mine = _still(row)
+            if not self._hold(db, mine) or not Schedule.update(next_at=next_at, last_at=last_at).where(mine).execute(db):
                 return None
         row.next_at, row.last_at = next_at, last_at
         return f"the schedule {row.name} had a time that a wrong clock wrote: it is set anew"
@@ -221,7 +225,19 @@ class Book:
     def ended(self, name: str, outcome: str, now: int) -> None:
         """Take note of how the last run of a schedule's flag ended."""
         with self._connections.write() as db:
-            Schedule.update(outcome=outcome, ended_at=now).where(Schedule.name == name).execute(db)
+            if self._hold(db, Schedule.name == name):
+                Schedule.update(outcome=outcome, ended_at=now).where(Schedule.name == name).execute(db)
+
+    def _hold(self, db: Database, which: Any) -> bool:
+        """Lock a schedule for the open transaction; return whether it is there and nobody else holds it."""
+        if not self._connections.dialect.shared:
+            return True
+        return bool(list(Schedule.select(Schedule.name).where(which).for_update(skip_locked=True).tuples().execute(db)))
+
+
+def _still(row: Schedule) -> Any:
+    """Return the condition that nobody has fired a schedule since it was read."""
+    return (Schedule.name == row.name) & (Schedule.next_at == row.next_at)
 
 
 def _last_of(row: Schedule, due: Due) -> int | None:

@@ -7,12 +7,15 @@ from .checks import MysqlChecks
 from .columns import MysqlColumns
 from .counts import MysqlCounts
 from .errors import MysqlErrors
+from .gates import MysqlGates
 from .leases import MysqlLeases
 from .tables import MysqlTables
 from .transactions import MysqlTransactions
 
 
-class Mysql(MysqlBuckets, MysqlCounts, MysqlTransactions, MysqlErrors, MysqlTables, MysqlColumns, MysqlChecks, MysqlLeases):
+class Mysql(
+    MysqlBuckets, MysqlCounts, MysqlGates, MysqlTransactions, MysqlErrors, MysqlTables, MysqlColumns, MysqlChecks, MysqlLeases
+):
     """MySQL and MariaDB."""
 
     name = "MySQL"

@@ -38,6 +38,7 @@ class MysqlErrors(Server):
         0: "the connection is closed",
     }
     busy = frozenset((1205, 3572, 1213, 1020, 1412))
+    masks = frozenset((1305,))
 
     def codes(self, error: BaseException) -> Sequence[Any]:
         """Return the number of an error; the server writes its text in any language."""

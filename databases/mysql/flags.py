@@ -11,6 +11,7 @@ from typing import Any
 from peewee import Database
 
 from ...payloads import Item
+from ..errors import DATABASE_ERRORS
 from ..flags import Row
 from ..raising import COLUMNS, FORMS, Terms, columns
 from ..server import Server
@@ -71,8 +72,6 @@ class MysqlFlags(Server):
             sql = sql.replace("FROM flagsweep_flag WHERE id", "FROM flagsweep_flag FORCE INDEX (PRIMARY) WHERE id")
             sql = sql.replace("UPDATE flagsweep_flag", "UPDATE flagsweep_flag FORCE INDEX (PRIMARY)")
         return quoted(super().native(sql))
-
-    making = "INSERT IGNORE INTO flagsweep_gate (sort, name, bucket) VALUES (?, ?, ?)"
 
     def encoded(self, text: str) -> Any:
         return text.encode()
@@ -153,9 +152,23 @@ class MysqlFlags(Server):
         rows = sorted(rows)
         return sum(self._discover(db, kind, rows[n : n + MANY], priority, now) for n in range(0, len(rows), MANY))
 
+    def may_raise(self, db: Database, kind: str, keys: Sequence[str]) -> bool:
+        """Here whoever has done less is ended where two wait for each other; so we never wait."""
+        try:
+            with self.undoable(db):
+                self._refuse_to_wait(db, kind, keys)
+        except DATABASE_ERRORS as error:
+            if not self.is_busy(error) or not self.in_transaction(db):
+                raise
+            return False
+        return True
+
+    def _refuse_to_wait(self, db: Database, kind: str, keys: Sequence[str]) -> None:
+        """Fail at once where somebody is just raising one of these flags: an INSERT would wait for a second at least."""
+        db.execute_sql(self.sql[NOBODYS], (kind.encode(), tuple(key.encode() for key in keys))).fetchall()
+
     def _discover(self, db: Database, kind: str, rows: Sequence[tuple[str, str]], priority: int, now: int) -> int:
-        # An INSERT would wait for a second at least for a flag that somebody is just raising; this fails at once.
-        db.execute_sql(self.sql[NOBODYS], (kind.encode(), tuple(key.encode() for key, _ in rows))).fetchall()
+        self._refuse_to_wait(db, kind, [key for key, _ in rows])
         values = [value for key, payload in rows for value in (kind.encode(), key.encode(), payload, priority, now, now)]
         many = self.sql[DISCOVER].format(rows=", ".join(["(%s, %s, %s, %s, %s, %s)"] * len(rows)))
         return db.execute_sql(many, values).rowcount

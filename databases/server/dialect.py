@@ -12,10 +12,11 @@ from .. import alive
 from ..errors import DATABASE_ERRORS
 from .checks import ServerChecks
 from .flags import ServerFlags
+from .gates import ServerGates
 from .leases import Leases
 
 
-class Server(ServerFlags, ServerChecks, Leases):
+class Server(ServerFlags, ServerGates, ServerChecks, Leases):
     """A database server."""
 
     def transaction(self, db: Database, only_claims: bool, together: bool = True) -> AbstractContextManager[None]:

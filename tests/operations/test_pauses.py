@@ -2,14 +2,16 @@
 
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
+from clients import at_once
 from rig import NEW_YEAR, Oops, idle, lane_of
 from work import running
 
-from flagsweep import ConfigError, FlagSweep, Retry, UnknownKind, UnknownSchedule
+from flagsweep import ConfigError, DatabaseAway, FlagSweep, Retry, UnknownKind, UnknownSchedule
 from flagsweep.config import SECOND, Clock
 from flagsweep.models import Schedule
 
@@ -70,17 +72,131 @@ def test_a_pause_that_has_committed_holds_for_every_claim_that_begins_after_it(f
             flags.resume(**what)
 
 
-@pytest.mark.parametrize("options", [{}, {"rate": "100/s"}, {"per": "n"}], ids=["free", "limited", "by turns"])
-def test_a_pause_that_has_not_committed_keeps_nobody_waiting(flags, url, options):
-    if flags.connections.dialect.one_writer:
-        pytest.skip("it holds the writer")
-    idle(flags, lane="slow", **options).raise_flag(1)
-    site = FlagSweep(url)
-    with site.database.connection_context(), pytest.raises(Oops), site.database.atomic():
-        for what in ({"lane": "slow"}, {}, {} if "rate" in options else {"kind": "work"}):
-            site.pause(**what)
-        assert +flags.sweep() == {"lowered": 1}
+# Beside open transactions of the site's.
+
+
+on_a_server = pytest.mark.parametrize("url", ["postgresql", "mysql"], indirect=True)
+
+
+@contextmanager
+def open_transaction(flags):
+    """Be a site's request that has a transaction open, and rolls it back."""
+    with flags.database.connection_context(), suppress(Oops), flags.database.atomic():
+        yield
         raise Oops
+
+
+@on_a_server
+@pytest.mark.parametrize("options", [{}, {"rate": "100/s"}, {"per": "n"}], ids=["free", "limited", "by turns"])
+@pytest.mark.parametrize("known", [False, True])
+def test_a_pause_that_has_not_committed_holds_up_no_more_than_its_kind(flags, url, options, known):
+    for kind, more in (("work", options), ("other", {"limit": 2})):
+        idle(flags, kind, lane="slow", **more).raise_flag(1)
+    site = FlagSweep(url)
+    if known:
+        site.pause("work"), site.resume("work")
+    with open_transaction(site):
+        for what in ({"lane": "slow"}, {}, {"kind": "work"}):
+            site.pause(**what)
+        assert +flags.sweep() == {"lowered": 1 if "rate" in options else 2}, "its limit is a part of the row that is paused"
+    assert flags.sweep()["lowered"] == ("rate" in options)
+
+
+@on_a_server
+def test_who_claims_never_waits_for_a_pause_that_has_not_committed(flags, url):
+    """Else the two would wait for each other where the site pauses another kind that it has locked."""
+    site, dialect = FlagSweep(url), flags.connections.dialect
+    site.pause("known"), site.resume("known")
+    with open_transaction(site):
+        site.pause("new"), site.pause("known")
+        with flags.connections.write() as db:
+            assert dialect.lock_gate(db, "third", "") is not None
+            assert dialect.lock_gate(db, "new", "") is dialect.lock_gate(db, "known", "") is None
+            assert dialect.in_transaction(db)
+
+
+@on_a_server
+@pytest.mark.parametrize("first", [lambda work: work.raise_flag(), lambda work: None], ids=["raised", "not raised"])
+def test_who_fires_a_schedule_never_waits_for_a_site_that_pauses_it(flags, url, clock, first):
+    """MariaDB would end the site's transaction where that has raised the flag before, and then waits for the schedule."""
+    flags.handler("work")(lambda: None).every("1s")
+    firing, site = flags._duties().firing(), FlagSweep(url)
+    firing.fire()
+    clock.advance(2)
+    with open_transaction(site):
+        first(site.handler("work")(lambda: None))
+        site.pause(schedule="work")
+        held = count_waits(flags.connections.engine)
+        assert firing.fire() == set()
+        assert held == []
+    clock.advance(2)
+    assert firing.fire() == {(0, "work")}
+    flags.connections.close_engine()
+
+
+def count_waits(db):
+    """Return a list that gets an error for each statement that has waited too long for somebody else."""
+    waits, execute = [], db.execute_sql
+
+    def watched(sql, params=None):
+        try:
+            return execute(sql, params)
+        except Exception as error:
+            if "NOWAIT" not in sql:
+                waits.append(error)
+            raise
+
+    db.execute_sql = watched
+    return waits
+
+
+@on_a_server
+def test_two_requests_that_pause_the_same_take_turns(url):
+    """With a lock that both may have before they write, MariaDB would end one of them."""
+    sites, ready = [FlagSweep(url), FlagSweep(url)], threading.Barrier(2)
+    sites[0].init()
+    sites[0].pause("work")
+
+    def pause(site):
+        execute = site.database.execute_sql
+
+        def slow(sql, params=None):
+            cursor = execute(sql, params)
+            if "INSERT" in sql and "flagsweep_gate" in sql:
+                with suppress(threading.BrokenBarrierError):
+                    ready.wait(0.3)
+            return cursor
+
+        site.database.execute_sql = slow
+        with site.database.connection_context(), site.database.atomic():
+            site.pause("work")
+
+    at_once(sites[0], *[partial(pause, site) for site in sites])
+    (shown,) = sites[0].gates()
+    assert shown.closed
+    sites[0].database.close()
+
+
+@on_a_server
+def test_of_two_requests_that_pause_the_same_things_in_opposite_orders_one_is_told_to_do_it_again(url):
+    sites, both, told = [FlagSweep(url), FlagSweep(url)], threading.Barrier(2), []
+    sites[0].init()
+
+    def pause(site, kinds):
+        try:
+            with site.database.connection_context(), site.database.atomic():
+                site.pause(kinds[0])
+                both.wait(10)
+                site.pause(kinds[1])
+        except DatabaseAway as error:
+            told.append(str(error))
+
+    at_once(sites[0], partial(pause, sites[0], "ab"), partial(pause, sites[1], "ba"))
+    assert len(told) == 1 and "two transactions waited for each other: do it again" in told[0]
+    sites[0].database.close()
+
+
+# What a pause leaves alone.
 
 
 def test_another_kind_and_another_lane_go_on(flags):
