@@ -54,8 +54,10 @@ class Gates:
         return tuple(db.execute_sql(self.own(PULSE)).fetchone())
 
     def lock_gate(self, db: Database, name: str, bucket: str) -> dict[str, Any] | None:
-        """Lock a kind's gate, making it where there is none, and waiting for nobody; return what a claim reads of it, or None where
-        somebody holds it."""
+        """Lock a kind's gate, making it where there is none, and waiting for nobody.
+
+        :return: what a claim reads of it; None where somebody holds it.
+        """
         which = (self.encoded_name(name), self.encoded_name(bucket))
         for _ in range(2):
             rows = db.execute_sql(self.own(LOCK + self.skips_locked), which).fetchall()
