@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from ..config import seconds
+from ..errors import ConfigError
 from .failure import Misuse
 from .locate import Given
 from .options import AS_JSON
@@ -66,3 +68,13 @@ def parse_time(text: str | None, option: str) -> datetime | None:
         return datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text)).astimezone()
     except (ValueError, OverflowError) as error:
         raise Misuse(f"{option} must be a time such as 2030-01-31T09:00 or 2030-01-31T09:00:00+01:00, got {text!r}") from error
+
+
+def parse_end(text: str | None) -> float | datetime | None:
+    """Return when something ends, as ``--until`` says it: a length of time in seconds, or a moment."""
+    if text is None:
+        return None
+    try:
+        return seconds(text)
+    except ConfigError:
+        return parse_time(text, "--until")
