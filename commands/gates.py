@@ -10,15 +10,14 @@ from typing import Any
 
 import click
 
-from ..config import SECOND, seconds
-from ..errors import ConfigError
+from ..config import SECOND
 from ..logs import printable
 from ..operations.gate_info import MOST_WAITING, Allowance, GateInfo
 from ..options import microseconds
 from .failure import Misuse
 from .locate import Given
 from .options import AS_JSON
-from .raising import parse_time
+from .raising import parse_end
 from .tables import print_json
 from .words import plural, span
 
@@ -42,7 +41,7 @@ def pause(given: Given, reason: str, until: str | None, **what: Any) -> None:
     What runs goes on, and flags can be raised. A running consumer sees it within a second.
     """
     name, meant = _meant(what)
-    given.any_site().pause(**meant, reason=reason, until=_end(until))
+    given.any_site().pause(**meant, reason=reason, until=parse_end(until))
     click.echo(printable(f"paused {name}; 'flagsweep resume {_option(what)}' has it go on"))
 
 
@@ -72,16 +71,6 @@ def _option(what: dict[str, Any]) -> str:
     if what["everything"]:
         return "--all"
     return what["kind"] or " ".join(f"--{name} {what[name]}" for name in ("lane", "schedule") if what[name] is not None)
-
-
-def _end(text: str | None) -> float | datetime | None:
-    """Return a length of time in seconds, or a moment."""
-    if text is None:
-        return None
-    try:
-        return seconds(text)
-    except ConfigError:
-        return parse_time(text, "--until")
 
 
 @click.command()

@@ -13,8 +13,6 @@ from typing import Any
 
 import click
 
-from ..config import seconds
-from ..errors import ConfigError
 from ..logs import printable
 from ..operations.schedule_info import ScheduleInfo, seconds_due
 from ..schedules import SpecError
@@ -23,7 +21,7 @@ from .changing import ask
 from .failure import Misspelt
 from .locate import Given
 from .options import AS_JSON
-from .raising import parse_time, read_arguments
+from .raising import parse_end, read_arguments
 from .tables import print_json
 from .words import span
 
@@ -116,7 +114,7 @@ def edit(given: Given, name: str, as_json: bool, **plan: Any) -> None:
 def pause(given: Given, name: str, until: str | None, reason: str, as_json: bool) -> None:
     """Have a schedule not fire until it is resumed. What runs goes on."""
     flags = given.any_site()
-    _show(flags.schedules.pause(name, reason, _duration_or_time(until)), flags.clock.now(), as_json)
+    _show(flags.schedules.pause(name, reason, parse_end(until)), flags.clock.now(), as_json)
 
 
 @schedule.command()
@@ -194,15 +192,6 @@ def _pointing_at_mistakes(plan: Mapping[str, Any]) -> Iterator[None]:
         if error.position is None or not text.strip():
             raise
         raise Misspelt(str(error), text, error.position) from error
-
-
-def _duration_or_time(text: str | None) -> Any:
-    if text is None:
-        return None
-    try:
-        return seconds(text)
-    except ConfigError:
-        return parse_time(text, "--until")
 
 
 # What is shown.
