@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 import textwrap
 from datetime import datetime
 from typing import Any
 
 import click
 
-from ..config import SECOND
+from ..config import SECOND, microseconds
 from ..logs import printable
 from ..operations.gate_info import MOST_WAITING, Allowance, GateInfo
-from ..options import microseconds
 from .failure import Misuse
 from .locate import Given
 from .options import AS_JSON
 from .raising import parse_end
-from .tables import print_json
+from .tables import line_width, print_json
 from .words import plural, span
 
 KIND = click.argument("kind", required=False)
@@ -93,7 +90,7 @@ def gates(given: Given, as_json: bool) -> None:
 
 def _folded(line: str) -> str:
     """Return a line as it fits on a terminal; elsewhere whole."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1_000_000
+    width = line_width()
     return textwrap.fill(printable(line), max(30, width - 1), subsequent_indent="    ", break_on_hyphens=False)
 
 

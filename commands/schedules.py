@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +20,7 @@ from .failure import Misspelt
 from .locate import Given
 from .options import AS_JSON
 from .raising import parse_end, read_arguments
-from .tables import print_json
+from .tables import line_width, print_json
 from .words import span
 
 INDENT = " " * 12
@@ -206,7 +204,7 @@ def _show(info: ScheduleInfo, now: int, as_json: bool) -> None:
 
 def _print(info: ScheduleInfo, now: int) -> None:
     """Print a schedule: a line that says what it is, and below it a line each for what there is to say."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1_000_000
+    width = line_width()
     wrap = textwrap.TextWrapper(max(40, width), subsequent_indent=INDENT, break_on_hyphens=False)
     name = printable(info.name)
     head = wrap.fill(printable(f"{info.name}: {_what(info)}"))

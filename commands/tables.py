@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import unicodedata
 from collections.abc import Sequence
@@ -16,6 +17,11 @@ from ..logs import printable
 def print_json(value: Any) -> None:
     """Print JSON in ASCII, so that nothing in it steers a terminal."""
     click.echo(json.dumps(value, indent=2, default=str))
+
+
+def line_width() -> int:
+    """Return how many columns a line may have: as many as the terminal, elsewhere any number."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 1_000_000
 
 
 class Column(NamedTuple):

@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
-from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from ..config import SECOND, Clock
+from ..config import SECOND, Clock, utc
 from ..gates.shut import Shut
 from ..handlers import Handler
 from ..logs import Seldom, printable
-from ..models import Gate, Schedule
+from ..models import Schedule, gates
 from ..payloads import Item
 from ..schedules.book import Book, is_paused, occurrence_of, plan_of
 from ..schedules.catching import due_of
@@ -29,8 +28,6 @@ DAMAGED = (TypeError, OverflowError, ArithmeticError)
 
 LATER = 2 * SECOND
 """Microseconds after which a schedule that could not fire is tried again."""
-
-EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
 
 class Firing:
@@ -132,7 +129,7 @@ class Firing:
         elif not self._stale:
             return
         self._rows = self._book.rows(self._store.connections.engine)
-        self._shut = Shut(Gate.select().where(Gate.bucket == "").execute(self._store.connections.engine))
+        self._shut = Shut(gates(self._store.connections.engine))
         self._pulse, self._stale = pulse, False
         for row in self._rows:
             self._mend(row)
@@ -184,4 +181,4 @@ class Firing:
 
 def _shown(moment: int, zone: str) -> str:
     """Return a moment in a zone as text."""
-    return (EPOCH + timedelta(microseconds=moment)).astimezone(ZoneInfo(zone)).isoformat(timespec="seconds")
+    return utc(moment).astimezone(ZoneInfo(zone)).isoformat(timespec="seconds")

@@ -47,7 +47,7 @@ class Shut:
         if row is None or row.paused_at is None:
             return None
         until = FOREVER if row.paused_until is None else row.paused_until
-        return Closing(until, _pause_why(row, sort)) if until > now else None
+        return Closing(until, pause_why(row, sort)) if until > now else None
 
     def asked_to_wait(self, kind: str, now: int) -> Closing | None:
         """Return until when a handler has asked for all flags of a kind to wait; None: it has not."""
@@ -57,6 +57,10 @@ class Shut:
         return Closing(row.closed_until, row.closed_why or "its handler asked to wait")
 
 
-def _pause_why(row: Any, sort: str) -> str:
-    what = {"kind": "paused", "lane": f"lane {row.name} paused", ALL: "all paused"}[sort]
+def pause_why(row: Any, sort: str) -> str:
+    """Return who paused a gate, or a schedule, and why.
+
+    :param row: that of the gate or schedule.
+    """
+    what = {"lane": f"lane {row.name} paused", ALL: "all paused"}.get(sort, "paused")
     return f"{what} by {row.paused_by or 'somebody'}{f': {row.reason}' if row.reason else ''}"

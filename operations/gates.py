@@ -11,11 +11,11 @@ from typing import Any
 from ..config import Clock, Problems, Settings, check_name
 from ..databases.connections import Connections
 from ..errors import ConfigError, UnknownKind, UnknownSchedule
-from ..gates.shut import ALL
+from ..gates.shut import ALL, pause_why
 from ..handlers import Handler
 from ..logs import clean, printable
-from ..models import Gate, Schedule
-from ..schedules.book import Book, bump, is_paused
+from ..models import Gate, Schedule, bump, gates
+from ..schedules.book import Book, is_paused
 from .gate_info import MOST_BUCKETS, MOST_WAITING, GateInfo
 from .gate_views import Views
 from .info import moment
@@ -87,9 +87,9 @@ class Gates:
 
     def _rows(self, db: Any) -> list[Gate]:
         """Return the gates that are shown: of the buckets, which may be many, those that are shut, and no more than so many."""
-        gates = Gate.select().order_by(Gate.sort, Gate.name, Gate.bucket)
-        shut = gates.where(Gate.bucket != "", Gate.closed_until > self._clock.now()).limit(MOST_BUCKETS)
-        return [*gates.where(Gate.bucket == "").execute(db), *shut.execute(db)]
+        shut = Gate.select().where(Gate.bucket != "", Gate.closed_until > self._clock.now())
+        buckets = shut.order_by(Gate.sort, Gate.name, Gate.bucket).limit(MOST_BUCKETS).execute(db)
+        return [*sorted(gates(db), key=lambda row: (str(row.sort), str(row.name))), *buckets]
 
     def _due(self, db: Any) -> Counter[str]:
         """Return how many flags of each kind are due, without reading more than so many of each priority."""
@@ -163,6 +163,5 @@ def _called(sort: str, name: str) -> str:
 
 
 def _of_schedule(row: Schedule) -> GateInfo:
-    why = f"paused by {row.paused_by or 'somebody'}{f': {row.reason}' if row.reason else ''}"
-    since, until = moment(row.paused_at), moment(row.paused_until)
+    why, since, until = pause_why(row, "schedule"), moment(row.paused_at), moment(row.paused_until)
     return GateInfo("schedule", row.name, closed=True, why=why, by=row.paused_by, since=since, until=until, waiting=None)

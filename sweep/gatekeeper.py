@@ -21,8 +21,7 @@ from ..gates.limits import Limits, Took, changed
 from ..gates.shut import FOREVER, Closing, Shut
 from ..handlers import Handler
 from ..logs import printable
-from ..models import Gate
-from ..schedules.book import bump
+from ..models import bump, gates
 from .buckets import Buckets
 from .claims import Claimed, Store
 from .notes import Note, Notes
@@ -115,7 +114,7 @@ class Gatekeeper:
         pulse = self._dialect.pulse(self._connections.engine)
         if pulse == self._pulse:
             return
-        rows = list(Gate.select().where(Gate.bucket == "").execute(self._connections.engine))
+        rows = gates(self._connections.engine)
         with self._lock:
             self._pulse, self._shut = pulse, Shut(rows)
             self._not_before.clear()

@@ -25,7 +25,7 @@ from .gatekeeper import Gatekeeper
 from .member import Member
 from .outcomes import DONE, EXPIRED, NOT_STARTED, Outcome
 from .parts import HELD, Parts
-from .settler import Done, News, OnDead, Settled, Settler
+from .settler import Done, News, OnDead, Settlement, Settler
 from .slots import Slots
 from .tally import Tally
 from .threads import Pool
@@ -352,8 +352,9 @@ class Lane:
                 self.gates.ended(claimed, outcome.fingerprint)
             elif outcome is NOT_STARTED or outcome is EXPIRED:
                 self.gates.returned([claimed])
-            elif outcome.closes and outcome.after is not None:
-                self.gates.waits(claimed, turn.now + int(outcome.after * SECOND), f"a handler asked for it: {outcome.error}")
+            elif outcome.closes:
+                until = turn.now + int(outcome.wait(self.handlers[claimed.kind], claimed) * SECOND)
+                self.gates.waits(claimed, until, f"a handler asked for it: {outcome.error}")
             elif outcome.counted != "failed":
                 self.gates.unanswered(claimed)
         self.gates.returned(turn.recalled)
@@ -363,7 +364,7 @@ class Lane:
                     buckets.ended(claimed.rare.bucket)
             self.gates.stir(turn.now)
 
-    def _count(self, outcomes: list[Done], settled: Settled, now: int) -> Tally:
+    def _count(self, outcomes: list[Done], settled: Settlement, now: int) -> Tally:
         """Count what was settled, within the same transaction and last in it: nobody waits long for what it holds."""
         tally = Tally()
         for (kind, how), count in settled.ended.items():

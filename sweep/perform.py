@@ -138,7 +138,7 @@ class Performer:
             if isinstance(error, Discard):
                 return Discarded(clean(str(error)))
             if isinstance(error, Retry):
-                return self._asked_again(handler, error)
+                return _asked_again(error)
         except BaseException as bad:  # A bad duration, or a reason that has no text.
             error = bad
         if isinstance(error, handler.options.discard_on):
@@ -147,13 +147,13 @@ class Performer:
             describe(error), error, final=not isinstance(error, handler.options.retry_on), fingerprint=fingerprint(error)
         )
 
-    def _asked_again(self, handler: Handler, error: Retry) -> Failed:
-        """Return the outcome of a handler that asked to be tried again; one with a wait of its own says nothing of others."""
-        if error.after is None:
-            after = handler.options.backoff.delay(1) if error.all else None
-            alike = None if error.all else fingerprint(error)
-            return Failed(clean(str(error)), error, after, closes=error.all, fingerprint=alike)
-        return Failed(clean(str(error)), error, seconds(error.after, "Retry(after)"), closes=error.all)
+
+def _asked_again(error: Retry) -> Failed:
+    """Return the outcome of a handler that asked to be tried again; one with a wait of its own, or for all, says nothing of its
+    provider that a breaker were to guess."""
+    after = None if error.after is None else seconds(error.after, "Retry(after)")
+    alike = fingerprint(error) if error.after is None and not error.all else None
+    return Failed(clean(str(error)), error, after, closes=error.all, fingerprint=alike)
 
 
 def _refuse_unrun(result: Any) -> None:

@@ -15,7 +15,7 @@ from rig import idle, plain
 import flagsweep
 from flagsweep import Discard, FlagSweep, Retry, Snooze
 from flagsweep.handlers import Handler, Registry
-from flagsweep.options import OF_CODE, Options
+from flagsweep.handlers.options import OF_CODE, Options
 
 ROOT = Path(flagsweep.__file__).resolve().parent
 LIMITS = (ROOT / "docs" / "limits.md").read_text(encoding="utf-8")
