@@ -21,6 +21,7 @@ from .claims import Claimed, Store
 from .crew import Crew
 from .demand import SATED
 from .discovery import Discovery, Found
+from .doubts import Doubts
 from .gatekeeper import Gatekeeper
 from .member import Member
 from .outcomes import DONE, EXPIRED, NOT_STARTED, Outcome
@@ -119,6 +120,8 @@ class Lane:
             kind: each.kind for kind, each in handlers.items() if each.options.limit is not None and each.options.per is None
         }
         pool.slots = Slots(limited, self.gates.slots)
+        patience = {each.kind: each.options.breaker for each in handlers.values() if shared.breakers and each.options.breaker}
+        pool.doubts = Doubts({kind: each.kind for kind, each in handlers.items()}, patience)
         pool.by_turns = frozenset(kind for kind, each in handlers.items() if each.options.per is not None)
         pool.is_urgent = lambda: self.gates.has_shut
         self.claimer = Claimer(handlers, self._store, pool, self._pacer, self._member, self._parts, self.discovery, self.gates)
@@ -298,6 +301,7 @@ class Lane:
                 due = hinted or (self.claimer.due(now) if looks else [])
                 self._resize()
                 if not (outcomes or recalled or found or due or self.claimer.in_doubt or self.gates.has_notes):
+                    self.pool.let_start(self.gates.has_heard)
                     return False
                 done = self._write(Turn(now, outcomes, recalled, found, due))
             except BaseException:
@@ -306,6 +310,7 @@ class Lane:
                 self.gates.rolled_back()
                 raise
             self.pool.give(done.claimed)
+            self.pool.let_start(self.gates.has_heard)
             total.update(done.counts)
         for tell in done.news:
             tell()
@@ -384,7 +389,7 @@ class Lane:
         shut = self.gates.take_shut()
         if self.stopping or before != self._claims_under:
             return self.pool.recall()
-        return self.pool.recall({kind for kind, each in self.handlers.items() if each.kind in shut}) if shut else []
+        return self.pool.recall(lambda claimed: self.gates.is_behind(claimed, shut)) if shut else []
 
     def _wants_more(self) -> bool:
         wants = not self.stopping and self.claimer.left != 0
