@@ -71,10 +71,13 @@ def parse_time(text: str | None, option: str) -> datetime | None:
 
 
 def parse_end(text: str | None) -> float | datetime | None:
-    """Return when something ends, as ``--until`` says it: a length of time in seconds, or a moment."""
-    if text is None:
-        return None
+    """Return what ``--until`` says: how long from now, in seconds, or the time that ISO 8601 text names."""
     try:
-        return seconds(text)
+        return None if text is None else seconds(text)
     except ConfigError:
+        pass
+    try:
         return parse_time(text, "--until")
+    except Misuse as error:
+        wanted = "how long from now, such as 2h, or a time such as 2030-01-31T09:00"
+        raise Misuse(f"--until must be {wanted}, got {text!r}") from error

@@ -141,7 +141,6 @@ class Handler(Generic[P, R]):
         :param at: instead, when: a ``datetime`` with a time zone. Past times are refused.
         :param key: what makes the flag this flag, instead of its arguments: up to 200 characters.
         :param priority: -100 to 100, the higher the sooner.
-        :param history: keep a line of history of each success, too; of failures there is one always.
         :param expires: how long after it is due the work is worth doing, or a ``datetime`` until when: later it is lowered unrun.
         :param debounce: it is due so long after the latest raise.
         :param longest: but at the latest so long after the first.

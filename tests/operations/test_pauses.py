@@ -110,6 +110,19 @@ def test_a_schedule_alone_is_paused_by_its_name(flags, clock):
 # Who is meant.
 
 
+def test_what_no_code_has_any_more_goes_on_by_the_name_that_gates_shows(flags):
+    FlagSweep(flags.database).pause("former")
+    FlagSweep(flags.database).pause(lane="gone")
+    FlagSweep(flags.database).set_threads("gone", 8)
+    idle(flags, aliases="former")
+    assert flags.resume("former") and flags.resume(lane="gone") and not flags.resume("former")
+    flags.set_threads("gone", None)
+    assert flags.gates() == []
+    for change in (flags.pause, flags.resume, lambda lane: flags.set_threads(lane, None)):
+        with pytest.raises(ConfigError, match="no handler is in lane 'gone'"):
+            change(lane="gone")
+
+
 @pytest.mark.parametrize(
     ("what", "error", "told"),
     [
