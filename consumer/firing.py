@@ -36,17 +36,13 @@ class Firing:
     :param handlers: by kind, aliases included.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        handlers: Mapping[str, Handler],
-        clock: Clock,
-    ):
+    def __init__(self, store: Store, handlers: Mapping[str, Handler], clock: Clock):
         self._book = Book(store.connections)
         self._store = store
         self._handlers = handlers
         self._clock = clock
-        self._shut = Shut()
+        self.shut = Shut()
+        """What hands have paused, as it was last read."""
         self._lock = threading.Lock()
         self._pulse: Any = None
         self._stale = False
@@ -119,7 +115,7 @@ class Firing:
     def _is_open(self, kind: str, now: int) -> bool:
         """Return whether nobody has paused a kind: what is paused owes nothing meanwhile, and the policy decides later."""
         handler = self._handlers.get(kind)
-        return handler is None or self._shut.paused(handler.kind, handler.lane, now) is None
+        return handler is None or self.shut.paused(handler.kind, handler.lane, now) is None
 
     def _refresh(self) -> None:
         """Read the schedules again where any was changed."""
@@ -129,7 +125,7 @@ class Firing:
         elif not self._stale:
             return
         self._rows = self._book.rows(self._store.connections.engine)
-        self._shut = Shut(gates(self._store.connections.engine))
+        self.shut = Shut(gates(self._store.connections.engine))
         self._pulse, self._stale = pulse, False
         for row in self._rows:
             self._mend(row)

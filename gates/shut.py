@@ -42,6 +42,10 @@ class Shut:
         found = [self._pause(sort, name, now) for sort, name in (("kind", kind), ("lane", lane), (ALL, ""))]
         return [each for each in found if each is not None]
 
+    def all_pauses(self, now: int) -> dict[tuple[str, str], Closing]:
+        """Return all that hands have paused, by sort and name."""
+        return {key: closing for key in self._rows if (closing := self._pause(*key, now)) is not None}
+
     def _pause(self, sort: str, name: str, now: int) -> Closing | None:
         row = self._rows.get((sort, name))
         if row is None or row.paused_at is None:

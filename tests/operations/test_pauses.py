@@ -251,15 +251,17 @@ def consumer(url, tmp_path, until, **settings):
 
 
 @pytest.mark.parametrize("watch", ["auto", "off"])
-def test_a_running_consumer_obeys_a_pause_and_a_resume_within_a_second(url, tmp_path, until, watch):
+def test_a_running_consumer_obeys_a_pause_and_a_resume_within_a_second(url, tmp_path, until, watch, caplog):
     if watch == "off" and not url.startswith("sqlite"):
         pytest.skip("beside a file alone the keeper looks so seldom")
+    caplog.set_level("INFO", "flagsweep")
     with consumer(url, tmp_path, until, watch=watch) as (flags, work, ran, go_on):
         until(lambda: len(flags.find(state="claimed")) > 1 or watch == "off")
-        flags.pause("work")
+        flags.pause("work", reason="no route", by="ada")
         began = time.monotonic()
         until(lambda: len(flags.find(state="claimed")) == 1)
         assert time.monotonic() - began < SOON, "what had not started is given back"
+        until(lambda: "kind work waits: paused by ada: no route" in caplog.messages)
         work.raise_flag(99)
         go_on.set()
         until(lambda: flags.find(state="claimed") == [])
@@ -271,6 +273,7 @@ def test_a_running_consumer_obeys_a_pause_and_a_resume_within_a_second(url, tmp_
         assert time.monotonic() - began < SOON
         until(lambda: flags.find() == [])
         assert sorted(ran) == [*range(31), 99]
+        until(lambda: "kind work goes on" in caplog.messages)
 
 
 @pytest.mark.slow
