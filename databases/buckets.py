@@ -14,6 +14,7 @@ from typing import NamedTuple
 from peewee import Database
 
 from .flags import Row
+from .way import FORCED, Way
 
 BUCKETS = 200
 """Buckets of one look."""
@@ -52,13 +53,14 @@ class Look(NamedTuple):
     token: int
     now: int
     closed: frozenset[str]
+    way: Way = FORCED
 
 
 class ByBucket:
     """Claim among buckets, over what a database says in its own words."""
 
     def oldest(self, db: Database, look: Look, most: int) -> Oldest:
-        """Return the flags that are due longest. Locks nothing."""
+        """Return the flags that are due longest, none where the way is not open. Locks nothing."""
         raise NotImplementedError
 
     def step(self, db: Database, look: Look, first: str, before: str | None, most: int, visits: int) -> Seen:
@@ -88,15 +90,16 @@ class ByBucket:
         now: int,
         start: str | None,
         closed: Sequence[str],
+        way: Way = FORCED,
     ) -> tuple[list[Row], str | None]:
         """Claim due flags so that buckets take turns.
 
         :param start: what the last look over this kind and priority returned as its second value; None: none has been.
         :param closed: buckets from which nothing is claimed now.
         :return: the flags, the longest due first, rows as ``claim`` has them; and where the next look begins.
-            No flags: nothing is due but in closed buckets, or somebody else has just taken it.
+            No flags: nothing is due but in closed buckets, somebody else has just taken it, or the way is not open.
         """
-        look = Look(kind, priority, consumer, token, now, frozenset(closed))
+        look = Look(kind, priority, consumer, token, now, frozenset(closed), way)
         oldest = self.oldest(db, look, limit + 1)
         open_ids = [id for id, bucket in oldest if bucket not in look.closed]
         taken: Taken = {}

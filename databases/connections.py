@@ -104,13 +104,15 @@ class Connections:
             raise explain(error, failed, self.where, self.dialect) from error
 
     @contextmanager
-    def write(self, only_claims: bool = False) -> Iterator[Database]:
+    def write(self, only_claims: bool = False, together: bool = True) -> Iterator[Database]:
         """Hold one write transaction of the engine.
 
-        :param only_claims: nothing but claims is written, each of which may commit by itself.
+        :param only_claims: nothing but claims is written, and what they take of gates.
+        :param together: what is written takes effect together; else each statement may commit by itself.
         :raises DatabaseAway: where a file was moved away or deleted since a consumer was entered.
         """
-        with self.writing if self.dialect.one_writer else nullcontext(), self.dialect.transaction(self.engine, only_claims):
+        transaction = self.dialect.transaction(self.engine, only_claims, together)
+        with self.writing if self.dialect.one_writer else nullcontext(), transaction:
             self.files.check()
             yield self.engine
 

@@ -39,10 +39,11 @@ class Dialect(Flags, ByBucket, Counts, Gates, Checks, Columns, Tables):
 
     # Connections and transactions.
 
-    def transaction(self, db: Database, only_claims: bool) -> AbstractContextManager[None]:
+    def transaction(self, db: Database, only_claims: bool, together: bool = True) -> AbstractContextManager[None]:
         """Hold a write transaction of our own connection.
 
-        :param only_claims: nothing but claims is written.
+        :param only_claims: nothing but claims is written, and what they take of gates.
+        :param together: what is written takes effect together; else each statement may commit by itself.
         """
         raise NotImplementedError
 

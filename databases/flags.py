@@ -15,6 +15,7 @@ from peewee import Database
 from ..payloads import Item
 from .raising import Terms
 from .statement import Execute, Statement
+from .way import FORCED, Way
 
 Row = Sequence[Any]
 """A claimed flag: due_at, id, key, payload (parsed), attempts, suspect, cursor (parsed), raises, and None or what few have: that
@@ -144,12 +145,14 @@ class Flags(Texts):
         """Return the kinds of which flags wait, without reading the flags."""
         return _firsts(db, self.asking_waiting_kinds())
 
-    def claim(self, db: Database, kind: str, priority: int, limit: int, consumer: int, token: int, now: int) -> list[Row]:
-        """Claim due flags, the longest due first."""
+    def claim(
+        self, db: Database, kind: str, priority: int, limit: int, consumer: int, token: int, now: int, way: Way = FORCED
+    ) -> list[Row]:
+        """Claim due flags where the way is open, the longest due first."""
         raise NotImplementedError
 
-    def claim_these(self, db: Database, ids: Sequence[int], consumer: int, token: int, now: int) -> list[Row]:
-        """Claim those of these flags that wait and that nobody holds."""
+    def claim_these(self, db: Database, ids: Sequence[int], consumer: int, token: int, now: int, way: Way = FORCED) -> list[Row]:
+        """Claim those of these flags that wait and that nobody holds, where the way is open."""
         raise NotImplementedError
 
     def held(self, db: Database, ids: Sequence[int]) -> set[int]:

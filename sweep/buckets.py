@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from zoneinfo import ZoneInfo
 
 from ..config import SECOND
+from ..databases.way import Way
 from ..gates.limits import Limits, Took, changed
 from ..handlers import Handler
 from .claims import Claimed, Store
@@ -69,11 +70,14 @@ class Buckets:
         """Return when the first closed bucket opens, in microseconds UTC."""
         return min((until for until in self._closed.values() if until > now), default=now + SECOND)
 
-    def claim(self, kind: str, priority: int, limit: int, consumer: int, now: int, token: int) -> list[Claimed]:
-        """Claim due flags so that buckets take turns, within a ``write``; what a bucket's limits do not allow is left."""
+    def claim(self, kind: str, priority: int, limit: int, consumer: int, now: int, token: int, way: Way) -> list[Claimed]:
+        """Claim due flags so that buckets take turns, within a ``write``; what a bucket's limits do not allow is left.
+
+        :param way: gates that must be open.
+        """
         self._closed = {bucket: until for bucket, until in self._closed.items() if until > now}
         began, start = time.monotonic(), self._starts.get((kind, priority))
-        which = (kind, priority, limit, consumer, token, now, start, list(self._closed))
+        which = (kind, priority, limit, consumer, token, now, start, list(self._closed), way)
         rows, self._starts[kind, priority] = self._dialect.claim_by_bucket(self._engine, *which)
         taken = [Claimed(kind, token, row, consumer) for row in rows]
         if self.limited and taken:

@@ -107,24 +107,26 @@ class Claimer:
         with self._parts.part(f"flags of {kind} cannot be claimed") as part:
             taken = self._claim(kind, priority, limit, now, token)
             if self._discovery.has_rows:
-                taken = self._without_held(taken, now)
                 self._lower_early(taken)
         return [] if part.failed else taken
 
     def _claim(self, kind: str, priority: int, limit: int, now: int, token: int) -> list[Claimed]:
         """Claim flags of one sort, no more of them than their gate lets through."""
-        gates, id = self._gates, self._member.id
+        gates, id, way = self._gates, self._member.id, self._gates.way(kind)
+        if gates.takes(kind) and not self._connections.dialect.in_transaction(self._connections.engine):
+            return []  # Its breaker has closed since: another transaction will do it.
         if not gates.is_gated(kind):
             if self._handlers[kind].kind in gates.buckets:
                 return gates.claim_by_turns(kind, priority, self._promptly(kind, limit), id, now, token)
-            return self._store.claim(kind, priority, limit, id, now, token)
+            return self._without_held(self._store.claim(kind, priority, limit, id, now, token, way), now)
         grant = gates.enter(kind, self._promptly(kind, limit), self._pool.size, id, now)
         if grant is None:
             return []
         if grant.probe is not None:
-            taken = self._store.claim_these(kind, gates.choose(grant, kind, priority, now), id, now, token)
+            taken = self._store.claim_these(kind, gates.choose(grant, kind, priority, now), id, now, token, way)
         else:
-            taken = self._store.claim(kind, priority, grant.count, id, now, token)
+            taken = self._store.claim(kind, priority, grant.count, id, now, token, way)
+        taken = self._without_held(taken, now)
         gates.leave(grant, taken, now)
         return taken
 
@@ -136,11 +138,13 @@ class Claimer:
         return min(limit, max(self._pool.free_threads(), rate.count * PROMPT // rate.period))
 
     def _without_held(self, claimed: list[Claimed], now: int) -> list[Claimed]:
-        """Give back flags whose column comes down before and whose row somebody holds: they are asked for again in a second."""
+        """Give back flags whose column comes down before and whose row somebody holds: they are due again in a second, and take
+        nothing of a limit."""
         if not claimed or self._connections.dialect.one_writer or self._discovery.early(claimed[0].kind) is None:
             return claimed
         held = self._discovery.held([(flag, _row_of(flag)) for flag in claimed])
-        self._store.give_back([flag for flag in claimed if flag.id in held], now)
+        if held:
+            self._store.put_off([flag for flag in claimed if flag.id in held], now + SECOND, now)
         return [flag for flag in claimed if flag.id not in held]
 
     def _lower_early(self, claimed: list[Claimed]) -> None:
@@ -168,9 +172,13 @@ class Claimer:
         """Whether a claim may have taken place of which nobody knows."""
         return bool(self._in_doubt)
 
-    def release_in_doubt(self) -> None:
-        """Give back what such claims took, within a ``write``: a commit whose answer was lost may have taken place."""
+    def release_in_doubt(self) -> bool:
+        """Give back what such claims took, within a ``write``; return whether there were any.
+
+        A commit whose answer was lost may have taken place.
+        """
         self._store.release_claims(self._in_doubt, self._member.id)
+        return self.in_doubt
 
     def committed(self, claimed: int) -> None:
         """Take note that all claims so far are known, and committed."""

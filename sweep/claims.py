@@ -15,6 +15,7 @@ from ..databases.connections import Connections
 from ..databases.flags import Rare
 from ..databases.pages import Pages
 from ..databases.schema import Schema
+from ..databases.way import FORCED, Way
 from ..errors import ClaimLost
 from ..gates.limits import Took
 from ..models import Consumer, Flag, found
@@ -101,15 +102,23 @@ class Store:
         with self._dialect.lenient(self._engine):
             return self._dialect.waiting_kinds(self._engine)
 
-    def claim(self, kind: str, priority: int, limit: int, consumer: int, now: int, token: int | None = None) -> list[Claimed]:
-        """Take up to ``limit`` due flags of one kind and priority, the longest due first, within a ``write``."""
+    def claim(
+        self, kind: str, priority: int, limit: int, consumer: int, now: int, token: int | None = None, way: Way = FORCED
+    ) -> list[Claimed]:
+        """Take up to ``limit`` due flags of one kind and priority, the longest due first, within a ``write``.
+
+        :param way: gates that must be open.
+        """
         token = new_token() if token is None else token
-        rows = self._dialect.claim(self._engine, kind, priority, limit, consumer, token, now)
+        rows = self._dialect.claim(self._engine, kind, priority, limit, consumer, token, now, way)
         return [Claimed(kind, token, row, consumer) for row in rows]
 
-    def claim_these(self, kind: str, ids: Sequence[int], consumer: int, now: int, token: int) -> list[Claimed]:
-        """Take these flags of one kind where they still wait, within a ``write``."""
-        rows = self._dialect.claim_these(self._engine, ids, consumer, token, now)
+    def claim_these(self, kind: str, ids: Sequence[int], consumer: int, now: int, token: int, way: Way = FORCED) -> list[Claimed]:
+        """Take these flags of one kind where they still wait, within a ``write``.
+
+        :param way: gates that must be open.
+        """
+        rows = self._dialect.claim_these(self._engine, ids, consumer, token, now, way)
         return [Claimed(kind, token, row, consumer) for row in rows]
 
     def held(self, ids: Sequence[int]) -> set[int]:
@@ -147,6 +156,12 @@ class Store:
         for flag in flags:
             by_token[flag.token].append(flag.id)
         return sum(self.release(ids, token, now) for token, ids in by_token.items())
+
+    def put_off(self, flags: Sequence[Claimed], until: int, now: int) -> None:
+        """Give claimed flags back, due at a later time, within a ``write``: what waits behind them goes first."""
+        self.give_back(flags, now)
+        these = Flag.id.in_([flag.id for flag in flags])
+        Flag.update(due_at=until).where(these, Flag.state == "waiting").execute(self._engine)
 
     def release_claims(self, tokens: Iterable[int], consumer: int) -> None:
         """Give back all that these claims took, within a ``write``: whether they ever took anything is not known."""

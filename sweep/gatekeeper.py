@@ -14,6 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from ..config import SECOND
+from ..databases.way import Way
 from ..gates import breaker
 from ..gates.breaker import Breaker, Probe
 from ..gates.closings import outage, quiet_hours
@@ -207,6 +208,14 @@ class Gatekeeper:
 
     # A claim.
 
+    def way(self, kind: str) -> Way:
+        """Return the gates that the statement which claims flags of a kind must find open itself."""
+        return Way(self._force, kind, self._handlers[kind].kind, self._lane)
+
+    def takes(self, kind: str) -> bool:
+        """Return whether a claim of a kind is more than one statement, which must take effect together."""
+        return self.is_gated(kind) or self._handlers[kind].kind in self.buckets
+
     def is_gated(self, kind: str) -> bool:
         """Return whether a claim of a kind takes from a gate."""
         name = self._handlers[kind].kind
@@ -279,12 +288,12 @@ class Gatekeeper:
     def leave(self, grant: Grant, taken: Sequence[Claimed], now: int) -> None:
         """Write what a claim has taken, in its transaction."""
         values, state = self._take(grant, taken, now), grant.state
+        if not taken:  # What is due somebody holds: to ask for it again at once would spin.
+            self._wait(grant.name, now, now if grant.probe is None else breaker.closed_until(state, now) or now + HELD)
         if grant.probe is not None:
             self._probing.add(grant.name)
             for claimed in taken:
                 state = breaker.probing(state, claimed.id, grant.probe.fresh, breaker.abreast(state, now))
-            if not taken:
-                self._wait(grant.name, now, breaker.closed_until(state, now) or now + HELD)
         if self._heeds_breaker(grant.name) and (text := state.text()) != grant.row["breaker"]:
             values["breaker"] = text
             self._breakers[grant.name] = state
@@ -316,7 +325,7 @@ class Gatekeeper:
         """Claim flags of a kind whose buckets take turns, within a ``write``."""
         name = self._handlers[kind].kind
         buckets = self.buckets[name]
-        taken = buckets.claim(kind, priority, limit, consumer, now, token)
+        taken = buckets.claim(kind, priority, limit, consumer, now, token, self.way(kind))
         if not taken:
             self._wait(name, now, buckets.opens_at(now))
         return taken

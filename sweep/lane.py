@@ -253,7 +253,7 @@ class Lane:
     def _claim_alone(self, due: list[Due]) -> list[Claimed]:
         """Claim, and do nothing else; a sweep meets what fails here, and knows what to do."""
         try:
-            with self._connections.write(only_claims=not self.discovery.has_rows):
+            with self._connections.write(not self.discovery.has_rows, self._belongs_together(due)):
                 began = time.monotonic()
                 claimed = self.claimer.claim(due, self._clock.now(), self.pool.size)
             self.claimer.committed(len(claimed))
@@ -320,10 +320,10 @@ class Lane:
     def _write(self, turn: Turn) -> Written:
         self._pacer.turn()
         claims_alone = not (turn.outcomes or turn.recalled or turn.found or self.discovery.has_rows or self.claimer.in_doubt)
-        with self._connections.write(only_claims=claims_alone):
+        with self._connections.write(claims_alone, not claims_alone or self._belongs_together(turn.due)):
             began = time.monotonic()  # Not before: to wait for another's long transaction is not to hold the writer.
             turn.now = self._clock.now()  # Tokens that came meanwhile are not spent twice.
-            self.claimer.release_in_doubt()
+            doubted = self.claimer.release_in_doubt()
             outcomes, held = self.settler.free_to_settle(turn.outcomes)
             settled = self.settler.settle(outcomes, turn.now)
             settled.counts["released"] += self._store.give_back(turn.recalled, turn.now)
@@ -331,7 +331,7 @@ class Lane:
             settled.news += self.gates.write(turn.now)
             discovered = sum(self.discovery.turn_into_flags(handler, rows, turn.now) for handler, rows in turn.found)
             due = turn.due
-            if self._wants_more() and (outcomes or turn.found):
+            if self._wants_more() and (outcomes or turn.found or doubted):
                 due = self.claimer.due(turn.now)
             claimed = self.claimer.claim(due, turn.now)
             self.gates.free(self.pool.slots.in_hand + _in_hand(claimed, self.pool.slots), self._member.id)
@@ -344,6 +344,10 @@ class Lane:
             self.pool.learn(kind, ran, spent)
         self._pacer.ended(began, max(len(outcomes), len(claimed), discovered))
         return Written(settled.counts, claimed, discovered, settled.news)
+
+    def _belongs_together(self, due: list[Due]) -> bool:
+        """Return whether claims of these sorts want a transaction: with what they take, or to be undone each by itself."""
+        return self.discovery.has_rows or self._parts.apart or any(self.gates.takes(kind) for _, kind in due)
 
     def _note(self, outcomes: list[Done], turn: Turn) -> None:
         """Have the gates know what flags tell of them."""

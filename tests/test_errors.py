@@ -127,6 +127,21 @@ def test_a_swallowed_error_makes_a_commit_fail_and_not_pass_for_one(flags):
         pass
 
 
+def test_a_kind_that_cannot_be_claimed_holds_up_no_other(flags, monkeypatch):
+    """A claim alone commits by itself: what such a turn has claimed before it failed is due again in the next."""
+    ran, take = [], flags.connections.dialect.claim
+    for kind in ("bad", "good"):
+        flags.handler(kind)(lambda: ran.append(1)).raise_flag()
+
+    def claim(db, kind, *more):
+        if kind == "bad":
+            raise ValueError("no")
+        return take(db, kind, *more)
+
+    monkeypatch.setattr(flags.connections.dialect, "claim", claim)
+    assert +flags.sweep() == {"lowered": 1} and ran == [1]
+
+
 def test_what_a_turn_that_was_rolled_back_would_have_claimed_counts_once(flags, monkeypatch):
     """The limit of a sweep is for what it claims, not for what it tries to."""
     flags.handler("work")(lambda n: None).raise_many([{"n": n} for n in range(10)])

@@ -15,12 +15,13 @@ from peewee import Database
 
 from ..buckets import BUCKETS, FEW, Look, Oldest, Seen, Taken, most_buckets, turns
 from ..server.flags import BUCKET, CLAIMED, readable
+from ..way import is_open
 from .flags import CLAIM, MysqlFlags
 
-# kind, priority, now, most.
-OLDEST = """
+# kind, priority, now, those of the way, most.
+OLDEST = f"""
 SELECT id, bucket FROM flagsweep_flag FORCE INDEX (flagsweep_waiting)
-WHERE state = 'waiting' AND kind = ? AND priority = ? AND due_at <= ? ORDER BY due_at, id LIMIT ?
+WHERE state = 'waiting' AND kind = ? AND priority = ? AND due_at <= ? AND {is_open()} ORDER BY due_at, id LIMIT ?
 """
 
 # kind, priority, bucket, flags of the page.
@@ -49,7 +50,8 @@ class MysqlBuckets(MysqlFlags):
     """Read candidates in pages, and lock what is chosen of them. ``claim_by_bucket`` wants an open transaction."""
 
     def oldest(self, db: Database, look: Look, most: int) -> Oldest:
-        found = db.execute_sql(self.sql[OLDEST], (look.kind.encode(), look.priority, look.now, most)).fetchall()
+        way = look.way.values(look.now, self.encoded_name)
+        found = db.execute_sql(self.sql[OLDEST], (look.kind.encode(), look.priority, look.now, *way, most)).fetchall()
         return [(id, readable(bucket)) for id, bucket in found]
 
     def take_turns(self, db: Database, look: Look, limit: int, start: str | None, visits: int, taken: Taken) -> str | None:

@@ -16,6 +16,7 @@ from ..raising import COLUMNS, FORMS, Terms, columns
 from ..server import Server
 from ..server.flags import CLAIMED, raised, readable, rounds
 from ..statement import Execute, Statement
+from ..way import FORCED, Way, is_open
 from .words import quoted
 
 UPSERT = {
@@ -37,9 +38,12 @@ WHERE state = 'waiting' AND kind = ? GROUP BY state, kind, priority
 KINDS = "SELECT DISTINCT kind FROM flagsweep_flag WHERE state = 'waiting'"
 FIND_DUE = f"""
 SELECT {CLAIMED} FROM flagsweep_flag
-WHERE state = 'waiting' AND kind = ? AND priority = ? AND due_at <= ? ORDER BY due_at, id LIMIT ? FOR UPDATE SKIP LOCKED
+WHERE state = 'waiting' AND kind = ? AND priority = ? AND due_at <= ? AND {is_open()}
+ORDER BY due_at, id LIMIT ? FOR UPDATE SKIP LOCKED
 """
-FIND_THESE = f"SELECT {CLAIMED} FROM flagsweep_flag WHERE id IN ? AND state = 'waiting' FOR UPDATE SKIP LOCKED"
+FIND_THESE = f"""
+SELECT {CLAIMED} FROM flagsweep_flag WHERE id IN ? AND state = 'waiting' AND {is_open()} FOR UPDATE SKIP LOCKED
+"""
 CLAIM = """
 UPDATE flagsweep_flag SET state = 'claimed', claim_token = ?, claimed_by = ?, claimed_at = ?, claimed_generation = generation
 WHERE id IN ?
@@ -120,12 +124,15 @@ class MysqlFlags(Server):
     def waiting_kinds(self, db: Database) -> list[str]:
         return [readable(row[0]) for row in db.execute_sql(self.sql[KINDS]).fetchall()]
 
-    def claim(self, db: Database, kind: str, priority: int, limit: int, consumer: int, token: int, now: int) -> list[Row]:
-        found = db.execute_sql(self.sql[FIND_DUE], (kind.encode(), priority, now, limit)).fetchall()
+    def claim(
+        self, db: Database, kind: str, priority: int, limit: int, consumer: int, token: int, now: int, way: Way = FORCED
+    ) -> list[Row]:
+        which = (kind.encode(), priority, now, *way.values(now, self.encoded_name), limit)
+        found = db.execute_sql(self.sql[FIND_DUE], which).fetchall()
         return self._claim(db, found, consumer, token, now)
 
-    def claim_these(self, db: Database, ids: Sequence[int], consumer: int, token: int, now: int) -> list[Row]:
-        found = db.execute_sql(self.sql[FIND_THESE], (self.listed(ids),)).fetchall()
+    def claim_these(self, db: Database, ids: Sequence[int], consumer: int, token: int, now: int, way: Way = FORCED) -> list[Row]:
+        found = db.execute_sql(self.sql[FIND_THESE], (self.listed(ids), *way.values(now, self.encoded_name))).fetchall()
         return self._claim(db, found, consumer, token, now)
 
     def _claim(self, db: Database, found: Sequence[Any], consumer: int, token: int, now: int) -> list[Row]:

@@ -9,16 +9,18 @@ from peewee import Database
 
 from ..buckets import Look, Oldest, Seen, Taken
 from ..server.flags import BUCKET, CLAIMED
+from ..way import is_open
 from .flags import EVER, PostgresqlFlags
 
 WAITING = "state = 'waiting' AND kind = %(kind)s AND priority = %(priority)s"
 SET = """SET state = 'claimed', claim_token = %(token)s, claimed_by = %(consumer)s, claimed_at = %(now)s,
   claimed_generation = flag.generation"""
 
-# kind, priority, now, most; low: nothing that waits is due before, so that dead versions of rows are passed over which an old
-# snapshot keeps from being cleared away, as in CLAIM.
+# kind, priority, now, most, and those of the way; low: nothing that waits is due before, so that dead versions of rows are passed
+# over which an old snapshot keeps from being cleared away, as in CLAIM.
 OLDEST = f"""
 SELECT due_at, id, bucket FROM flagsweep_flag WHERE {WAITING} AND due_at >= %(low)s AND due_at <= %(now)s
+  AND {is_open("%({})s".format)}
 ORDER BY due_at, id LIMIT %(most)s
 """
 
@@ -77,23 +79,28 @@ class PostgresqlBuckets(PostgresqlFlags):
         return [(id, bucket) for _, id, bucket in found]
 
     def _oldest(self, db: Database, look: Look, most: int, low: int) -> list[Any]:
-        return db.execute_sql(OLDEST, look._asdict() | {"most": most, "low": low}).fetchall()
+        named = _named(look) | {"most": most, "low": low} | look.way.named(look.now)
+        return db.execute_sql(OLDEST, named).fetchall()
 
     def step(self, db: Database, look: Look, first: str, before: str | None, most: int, visits: int) -> Seen:
         named = {"first": first, "before": before, "most": most, "visits": visits, "closed": list(look.closed)}
-        return db.execute_sql(WALK, look._asdict() | named | self._since(look)).fetchall()
+        return db.execute_sql(WALK, _named(look) | named | self._since(look)).fetchall()
 
     def _since(self, look: Look) -> dict[str, int]:
         """Return the due time of the oldest flag that this look has seen."""
         return {"low": self._low.get((look.kind, look.priority), (EVER, 0))[0]}
 
     def take(self, db: Database, look: Look, buckets: Sequence[str], share: int) -> Taken:
-        named = look._asdict() | {"buckets": list(buckets), "share": share} | self._since(look)
+        named = _named(look) | {"buckets": list(buckets), "share": share} | self._since(look)
         return self._taken(db.execute_sql(TAKE, named).fetchall())
 
     def take_these(self, db: Database, look: Look, ids: Sequence[int]) -> Taken:
-        return self._taken(db.execute_sql(TAKE_THESE, look._asdict() | {"ids": list(ids)}).fetchall())
+        return self._taken(db.execute_sql(TAKE_THESE, _named(look) | {"ids": list(ids)}).fetchall())
 
     def _taken(self, found: Sequence[Any]) -> Taken:
         bucket = {row[1]: row[BUCKET] for row in found}
         return {row[1]: (bucket[row[1]], row) for row in self.rows(found)}
+
+
+def _named(look: Look) -> dict[str, Any]:
+    return {name: value for name, value in look._asdict().items() if name not in ("closed", "way")}

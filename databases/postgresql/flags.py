@@ -16,6 +16,7 @@ from ..raising import COLUMNS, FORMS, Terms, columns
 from ..server import Server
 from ..server.flags import CLAIMED, SETTLE_ONE, raised, rounds
 from ..statement import Statement
+from ..way import FORCED, Way, is_open
 from .listening import CHANNEL
 
 UPSERT = {form: "ON CONFLICT (kind, key) DO UPDATE SET " + raised(form, "flag.", "excluded.{}".format) for form in FORMS}
@@ -58,10 +59,16 @@ WITH RECURSIVE step (kind) AS (
   SELECT (SELECT min(kind) FROM flagsweep_flag WHERE state = 'waiting' AND kind > step.kind) FROM step WHERE kind IS NOT NULL)
 SELECT kind FROM step WHERE kind IS NOT NULL
 """
+
+
+def _marked(name: str) -> str:
+    return "%s"
+
+
 CLAIM = f"""
 WITH due AS MATERIALIZED (
   SELECT id AS due_id FROM flagsweep_flag
-  WHERE state = 'waiting' AND kind = %s AND priority = %s AND due_at >= %s AND due_at <= %s
+  WHERE state = 'waiting' AND kind = %s AND priority = %s AND due_at >= %s AND due_at <= %s AND {is_open(_marked)}
   ORDER BY due_at, id LIMIT %s FOR UPDATE SKIP LOCKED)
 UPDATE flagsweep_flag AS flag
 SET state = 'claimed', claim_token = %s, claimed_by = %s, claimed_at = %s, claimed_generation = flag.generation
@@ -70,7 +77,8 @@ RETURNING {CLAIMED}
 """
 CLAIM_THESE = f"""
 WITH due AS MATERIALIZED (
-  SELECT id AS due_id FROM flagsweep_flag WHERE id = ANY(%s) AND state = 'waiting' FOR UPDATE SKIP LOCKED)
+  SELECT id AS due_id FROM flagsweep_flag WHERE id = ANY(%s) AND state = 'waiting' AND {is_open(_marked)}
+  FOR UPDATE SKIP LOCKED)
 UPDATE flagsweep_flag AS flag
 SET state = 'claimed', claim_token = %s, claimed_by = %s, claimed_at = %s, claimed_generation = flag.generation
 FROM due WHERE id = due_id
@@ -119,28 +127,26 @@ class PostgresqlFlags(Server):
     def asking_waiting_kinds(self) -> Statement:
         return Statement(KINDS)
 
-    def claim(self, db: Database, kind: str, priority: int, limit: int, consumer: int, token: int, now: int) -> list[Row]:
+    def claim(
+        self, db: Database, kind: str, priority: int, limit: int, consumer: int, token: int, now: int, way: Way = FORCED
+    ) -> list[Row]:
         """Begin where the last claim ended: below stand only dead versions of rows, which an old snapshot keeps from being
         cleared away, and what came late. Now and then, and where that brings fewer than it may, look from the beginning.
         """
         low, turn = self._low.get((kind, priority), (EVER, 0))
         low = EVER if turn >= self.FULL_LOOK else low
-        rows = self._claim(db, kind, priority, low, limit, consumer, token, now)
+        by = (token, consumer, now)
+        rows = db.execute_sql(CLAIM, (kind, priority, low, now, *way.values(now), limit, *by)).fetchall()
         if len(rows) < limit and low > EVER:
-            rows += self._claim(db, kind, priority, EVER, limit - len(rows), consumer, token, now)
+            rows += db.execute_sql(CLAIM, (kind, priority, EVER, now, *way.values(now), limit - len(rows), *by)).fetchall()
         if len(rows) == limit:
             self._low[kind, priority] = (max(row[0] for row in rows), 0 if low == EVER else turn + 1)
         else:
             self._low.pop((kind, priority), None)
         return self.rows(rows)
 
-    def _claim(
-        self, db: Database, kind: str, priority: int, low: int, limit: int, consumer: int, token: int, now: int
-    ) -> list[Any]:
-        return db.execute_sql(CLAIM, (kind, priority, low, now, limit, token, consumer, now)).fetchall()
-
-    def claim_these(self, db: Database, ids: Sequence[int], consumer: int, token: int, now: int) -> list[Row]:
-        return self.rows(db.execute_sql(CLAIM_THESE, (list(ids), token, consumer, now)).fetchall())
+    def claim_these(self, db: Database, ids: Sequence[int], consumer: int, token: int, now: int, way: Way = FORCED) -> list[Row]:
+        return self.rows(db.execute_sql(CLAIM_THESE, (list(ids), *way.values(now), token, consumer, now)).fetchall())
 
     def settling(self, named: dict[str, Any]) -> Statement:
         return Statement(self.sql[SETTLE], self.settle_arguments(named))

@@ -15,9 +15,9 @@ from ..server import Server
 class PostgresqlTransactions(Server):
     """Begin, commit, and wait for little."""
 
-    def transaction(self, db: Database, only_claims: bool) -> AbstractContextManager[None]:
-        """A claim is one statement, which commits by itself: two answers less to wait for."""
-        return nullcontext() if only_claims else super().transaction(db, only_claims)
+    def transaction(self, db: Database, only_claims: bool, together: bool = True) -> AbstractContextManager[None]:
+        """A claim that takes from no gate is one statement, which commits by itself: two answers less to wait for."""
+        return super().transaction(db, only_claims, together) if together else nullcontext()
 
     @contextmanager
     def impatient(self, db: Database) -> Iterator[None]:

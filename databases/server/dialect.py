@@ -18,7 +18,7 @@ from .leases import Leases
 class Server(ServerFlags, ServerChecks, Leases):
     """A database server."""
 
-    def transaction(self, db: Database, only_claims: bool) -> AbstractContextManager[None]:
+    def transaction(self, db: Database, only_claims: bool, together: bool = True) -> AbstractContextManager[None]:
         """A claim waits for the disk, too: a server that crashes would forget it while this process lives, and have its flag
         run a second time beside the first."""
         return self._transaction(db)

@@ -9,6 +9,7 @@ from peewee import Database
 
 from ..buckets import Look, Oldest, Seen, Taken
 from ..flags import Row
+from ..way import is_open
 from .flags import CLAIMED, SqliteFlags
 
 # Each index by name: after an ANALYZE SQLite would rather read other ones, or the whole table.
@@ -18,9 +19,10 @@ IN_BUCKET = """flagsweep_flag INDEXED BY flagsweep_bucket
 WHERE state = 'waiting' AND bucket IS NOT NULL AND kind = :kind AND priority = :priority"""
 SET = "SET state = 'claimed', claim_token = :token, claimed_by = :consumer, claimed_at = :now, claimed_generation = generation"
 
-# kind, priority, now, most.
+# kind, priority, now, most, and those of the way.
 OLDEST = f"""
-SELECT json_group_array(json_array(id, bucket)) FROM (SELECT id, bucket FROM {DUE} ORDER BY due_at, id LIMIT :most)
+SELECT json_group_array(json_array(id, bucket)) FROM (
+  SELECT id, bucket FROM {DUE} AND {is_open(":{}".format)} ORDER BY due_at, id LIMIT :most)
 """
 
 # kind, priority, now; first, before (or NULL), most, visits; closed: a JSON array. SQLite works out a recursion row by row, and
@@ -60,6 +62,7 @@ class SqliteBuckets(SqliteFlags):
 
     def oldest(self, db: Database, look: Look, most: int) -> Oldest:
         named = {"kind": look.kind, "priority": look.priority, "now": look.now, "most": most}
+        named |= look.way.named(look.now)
         return json.loads(db.execute_sql(OLDEST, named).fetchone()[0])
 
     def step(self, db: Database, look: Look, first: str, before: str | None, most: int, visits: int) -> Seen:

@@ -19,6 +19,7 @@ from ..errors import DATABASE_ERRORS
 from ..flags import Damaged, Row
 from ..raising import COLUMNS, FORMS, Form, Terms, columns
 from ..statement import Statement
+from ..way import FORCED, Way, is_open
 
 # Waits from before, or since it was raised again while it runs.
 STANDS = "flag.state = 'waiting' OR flag.generation > flag.claimed_generation"
@@ -98,10 +99,10 @@ FROM step WHERE priority IS NOT NULL
 FEW = 8
 """Flags that are claimed and returned by one statement, which hands over a row at a time."""
 
-CLAIM = """
+CLAIM = f"""
 UPDATE flagsweep_flag SET state = 'claimed', claim_token = ?, claimed_by = ?, claimed_at = ?, claimed_generation = generation
 WHERE state = 'waiting' AND id IN (
-  SELECT id FROM flagsweep_flag WHERE state = 'waiting' AND kind = ? AND priority = ? AND due_at <= ?
+  SELECT id FROM flagsweep_flag WHERE state = 'waiting' AND kind = ? AND priority = ? AND due_at <= ? AND {is_open()}
   ORDER BY due_at, id LIMIT ?)
 """
 
@@ -118,9 +119,9 @@ CLAIMED_IDS = f"SELECT id {CLAIMED}"
 
 CLAIM_FEW = f"{CLAIM} RETURNING {ROW}"
 
-CLAIM_THESE = """
+CLAIM_THESE = f"""
 UPDATE flagsweep_flag SET state = 'claimed', claim_token = ?, claimed_by = ?, claimed_at = ?, claimed_generation = generation
-WHERE id IN (SELECT value FROM json_each(?)) AND +state = 'waiting'
+WHERE id IN (SELECT value FROM json_each(?)) AND +state = 'waiting' AND {is_open()}
 """
 
 CLAIMED_ROW = "SELECT " + ROW + " FROM flagsweep_flag WHERE id = ?"
@@ -214,14 +215,17 @@ class SqliteFlags(Dialect):
     def asking_waiting_kinds(self) -> Statement:
         return Statement(KINDS)
 
-    def claim(self, db: Database, kind: str, priority: int, limit: int, consumer: int, token: int, now: int) -> list[Row]:
-        if limit <= FEW and (rows := self._claim_few(db, token, consumer, now, kind, priority, now, limit)) is not None:
+    def claim(
+        self, db: Database, kind: str, priority: int, limit: int, consumer: int, token: int, now: int, way: Way = FORCED
+    ) -> list[Row]:
+        arguments = (token, consumer, now, kind, priority, now, *way.values(now), limit)
+        if limit <= FEW and (rows := self._claim_few(db, *arguments)) is not None:
             return rows
-        db.execute_sql(CLAIM, (token, consumer, now, kind, priority, now, limit))
+        db.execute_sql(CLAIM, arguments)
         return self._claimed(db, consumer, token)
 
-    def claim_these(self, db: Database, ids: Sequence[int], consumer: int, token: int, now: int) -> list[Row]:
-        db.execute_sql(CLAIM_THESE, (token, consumer, now, json.dumps(ids)))
+    def claim_these(self, db: Database, ids: Sequence[int], consumer: int, token: int, now: int, way: Way = FORCED) -> list[Row]:
+        db.execute_sql(CLAIM_THESE, (token, consumer, now, json.dumps(ids), *way.values(now)))
         return self._claimed(db, consumer, token)
 
     def _claimed(self, db: Database, consumer: int, token: int) -> list[Row]:

@@ -20,7 +20,7 @@ class SqliteTransactions(Dialect):
     begin = ("IMMEDIATE",)
 
     @contextmanager
-    def transaction(self, db: Database, only_claims: bool) -> Iterator[None]:
+    def transaction(self, db: Database, only_claims: bool, together: bool = True) -> Iterator[None]:
         """Claims alone do without an fsync: what loses them, a power cut, ends their handlers, too, and they run again.
 
         Not Peewee's atomic(): where SQLite has rolled back by itself, that fails at rolling back, and hides why.
@@ -31,12 +31,12 @@ class SqliteTransactions(Dialect):
             return
         self._synchronous(db, "NORMAL" if only_claims else "FULL")
         try:
-            if only_claims:  # Each is one statement, which commits by itself.
-                yield
-            else:
+            if together:
                 db.execute_sql("BEGIN IMMEDIATE")
                 yield
                 db.execute_sql("COMMIT")
+            else:
+                yield
         except BaseException as error:
             self._roll_back(db, sqlite3.SQLITE_FULL in self.codes(error))
             raise

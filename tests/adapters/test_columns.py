@@ -260,6 +260,27 @@ def test_a_row_that_the_site_holds_waits_alone_and_is_done_after(flags, client, 
 
 
 @pytest.mark.parametrize("url", ["postgresql", "mysql"], indirect=True)
+@pytest.mark.parametrize("options", [{"budget": "9/d"}, {"rate": "9/h burst 9"}], ids=str)
+@pytest.mark.parametrize("what", ["thing", "flagsweep_flag"])
+def test_what_the_site_holds_takes_nothing_of_a_limit_and_is_not_asked_for_without_a_pause(flags, client, until, options, what):
+    thing = table(flags, owed=BooleanField(default=True), name=peewee.CharField(default=""))
+    with flags.database.connection_context():
+        thing.insert_many([{"name": f"n{n}"} for n in range(5)]).execute()
+    seen, looks, claim = [], [], flags.connections.dialect.claim
+    flags.when(thing.owed, kind="rows", lower="before", **options)(lambda row: seen.append(row.id))
+    with flags.connections.write():
+        flags.store.discover("rows", [(str(n), f'{{"row":"{n}"}}') for n in range(1, 6)], 0, flags.clock.now())
+    client.ask("BEGIN")
+    client.ask(f"SELECT id FROM {what} WHERE id = 3 FOR UPDATE")
+    flags.connections.dialect.claim = lambda *given: (looks.append(1), claim(*given))[1]
+    assert flags.sweep()["lowered"] == 4
+    client.ask("COMMIT")
+    (shown,) = flags.gates()
+    assert (shown.budget or shown.rate).left == 5 and len(looks) < 10
+    until(lambda: (flags.sweep(), sorted(seen) == [1, 2, 3, 4, 5])[1])
+
+
+@pytest.mark.parametrize("url", ["postgresql", "mysql"], indirect=True)
 def test_rows_whose_flags_the_site_is_just_raising_hinder_no_other(flags, client, until):
     thing = table(flags, owed=BooleanField(default=True))
     with flags.database.connection_context():

@@ -15,6 +15,7 @@ from flagsweep.databases.mysql import buckets as mysql
 from flagsweep.databases.opening import open_connections
 from flagsweep.databases.postgresql import buckets as postgresql
 from flagsweep.databases.sqlite import buckets as sqlite
+from flagsweep.databases.way import FORCED
 
 NOW, FUTURE = 10_000, 10**15
 MISSES = 31
@@ -300,7 +301,7 @@ def sqlite_plans(place):
     named = dict.fromkeys(
         ("kind", "priority", "now", "most", "first", "before", "visits", "closed", "token", "consumer", "share")
     )
-    named |= {"buckets": "[]", "ids": "[]"}
+    named |= {"buckets": "[]", "ids": "[]"} | FORCED.named(NOW)
     texts = {name: getattr(sqlite, name) for name in ("OLDEST", "WALK", "TAKE", "TAKE_THESE", "CLAIMED_BUCKETS")}
     plans = {}
     for name, text in texts.items():
@@ -313,6 +314,7 @@ def sqlite_plans(place):
 def postgresql_plans(place):
     named = {"kind": "mail", "priority": 0, "now": NOW, "most": 9, "first": "", "before": None, "visits": 200}
     named |= {"low": 0, "closed": [], "token": 1, "consumer": 1, "buckets": ["fresh", "a"], "share": 1, "ids": [1, 2, 3]}
+    named |= FORCED.named(NOW)
     texts = {name: getattr(postgresql, name) for name in ("OLDEST", "WALK", "TAKE", "TAKE_THESE")}
     return {name: "\n".join(row[0] for row in place.ask("EXPLAIN " + text, named)) for name, text in texts.items()}
 
@@ -320,7 +322,7 @@ def postgresql_plans(place):
 def mysql_plans(place):
     page = place.dialect.sql[mysql.PAGE.replace("{since}", ">")]
     where = (b"mail", 0, b"a")
-    plans = {"OLDEST": place.ask("EXPLAIN " + place.dialect.sql[mysql.OLDEST], (b"mail", 0, NOW, 9))}
+    plans = {"OLDEST": place.ask("EXPLAIN " + place.dialect.sql[mysql.OLDEST], (b"mail", 0, NOW, *FORCED.values(NOW), 9))}
     plans["PAGE"] = place.ask("EXPLAIN " + page, (*where, 100))
     plans["HOLD_DUE"] = place.ask("EXPLAIN " + place.dialect.sql[mysql.HOLD_DUE], ((1, 2, 3), NOW))
     return {name: " ".join(f"{row[5]} {row[-1]}" for row in plan) for name, plan in plans.items()}

@@ -71,7 +71,7 @@ def lock_only_in_huey():
     """A claim marks nothing: what keeps two sweeps from one flag is Huey's lock, and in one process a list of what it has."""
     in_hand, dialect = set(), sqlite.Sqlite
 
-    def claim(self, db, kind, priority, limit, consumer, token, now):
+    def claim(self, db, kind, priority, limit, consumer, token, now, way):
         due = "state = 'waiting' AND kind = ? AND priority = ? AND due_at <= ? ORDER BY due_at, id"
         found = db.execute_sql(f"SELECT {texts.ROW} FROM flagsweep_flag WHERE {due}", (kind, priority, now)).fetchall()
         rows = [row for row in (json.loads(text) for (text,) in found) if row[1] not in in_hand][:limit]
@@ -145,8 +145,8 @@ def claim_without_a_token():
     """A claim is known by its consumer and its flag alone: there is one token for all."""
     claim = sqlite.Sqlite.claim
 
-    def claim_as_one(self, db, kind, priority, limit, consumer, token, now):
-        rows = claim(self, db, kind, priority, limit, consumer, unique := secrets.randbits(62), now)
+    def claim_as_one(self, db, kind, priority, limit, consumer, token, now, way):
+        rows = claim(self, db, kind, priority, limit, consumer, unique := secrets.randbits(62), now, way)
         db.execute_sql("UPDATE flagsweep_flag SET claim_token = ? WHERE claim_token = ?", (token, unique))
         return rows
 

@@ -70,12 +70,12 @@ class MortalConnections(Connections):
             raise Vanished(point)
 
     @contextmanager
-    def write(self, only_claims=False):
+    def write(self, only_claims=False, together=True):
         self.crew.world.before_writing(self.crew)
         self.reach("begin")
         done = self.crew.settling
         try:
-            with super().write(only_claims) as db:
+            with super().write(only_claims, together) as db:
                 yield db
                 self.reach("commit")
         except BaseException:
@@ -95,17 +95,17 @@ class MortalStore(Store):
         super().__init__(connections)
         self.reach = connections.reach
 
-    def claim(self, kind, priority, limit, consumer, now, token=None):
+    def claim(self, kind, priority, limit, consumer, now, *more):
         self.reach("claim")
-        claimed = super().claim(kind, priority, limit, consumer, now, token)
+        claimed = super().claim(kind, priority, limit, consumer, now, *more)
         for each in claimed:
             self.crew.world.claimed(each, now)
         self.reach("claimed")
         return claimed
 
-    def claim_these(self, kind, ids, consumer, now, token):
+    def claim_these(self, kind, ids, consumer, now, *more):
         self.reach("claim")
-        claimed = super().claim_these(kind, ids, consumer, now, token)
+        claimed = super().claim_these(kind, ids, consumer, now, *more)
         for each in claimed:
             self.crew.world.claimed(each, now)
         self.reach("claimed")

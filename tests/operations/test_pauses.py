@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from rig import NEW_YEAR, Oops, idle
+from rig import NEW_YEAR, Oops, idle, lane_of
 from work import running
 
 from flagsweep import ConfigError, FlagSweep, Retry, UnknownKind, UnknownSchedule
@@ -43,6 +43,44 @@ def test_sweep_obeys_a_pause_and_force_does_not(flags, what, options):
     flags.handlers["work"].raise_flag(3)
     assert flags.resume(**what) and +flags.sweep() == {"lowered": 1}
     assert not flags.resume(**what), "it goes on already"
+
+
+CLAIMS = {
+    "at once": lambda lane, told: lane.claim_at_once(told) or pytest.fail("nothing was tried"),
+    "by a hint": lambda lane, told: (lane.claimer.hint(told), lane.sweep()),
+    "after a look": lambda lane, told: lane.sweep(),
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"rate": "100/s"}, {"per": "n"}], ids=["free", "limited", "by turns"])
+@pytest.mark.parametrize("how", CLAIMS)
+def test_a_pause_that_has_committed_holds_for_every_claim_that_begins_after_it(flags, monkeypatch, how, options):
+    idle(flags, lane="slow", **options).raise_flag(1)
+    with lane_of(flags, "slow") as lane:
+        turn = lane._pacer.turn
+        for what in ({"kind": "work"}, {"lane": "slow"}, {}):
+            lane.look_at_gates()
+            if how == "after a look":
+                monkeypatch.setattr(lane._pacer, "turn", lambda what=what: (flags.pause(**what), turn()))
+            else:
+                flags.pause(**what)
+            lane.demand.lingers = how == "at once"
+            CLAIMS[how](lane, [(0, "work")])
+            assert lane.pool.outstanding == 0 and [flag.state for flag in flags.find()] == ["waiting"]
+            flags.resume(**what)
+
+
+@pytest.mark.parametrize("options", [{}, {"rate": "100/s"}, {"per": "n"}], ids=["free", "limited", "by turns"])
+def test_a_pause_that_has_not_committed_keeps_nobody_waiting(flags, url, options):
+    if flags.connections.dialect.one_writer:
+        pytest.skip("it holds the writer")
+    idle(flags, lane="slow", **options).raise_flag(1)
+    site = FlagSweep(url)
+    with site.database.connection_context(), pytest.raises(Oops), site.database.atomic():
+        for what in ({"lane": "slow"}, {}, {} if "rate" in options else {"kind": "work"}):
+            site.pause(**what)
+        assert +flags.sweep() == {"lowered": 1}
+        raise Oops
 
 
 def test_another_kind_and_another_lane_go_on(flags):

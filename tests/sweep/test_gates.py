@@ -106,6 +106,20 @@ def test_what_expired_or_was_given_back_takes_nothing_of_a_rate(flags, clock):
     assert len(ran) == 4
 
 
+@pytest.mark.parametrize("options", [{"rate": "100/s"}, {"limit": 2}, {"per": "n", "budget": "5/d"}], ids=str)
+def test_what_a_claim_takes_of_a_gate_is_taken_in_one_transaction_with_it(flags, monkeypatch, options):
+    """Without one nothing is locked: two consumers would take the same token."""
+    dialect, within = flags.connections.dialect, []
+
+    def watched(verb):
+        return lambda db, *given: (within.append(dialect.in_transaction(db)), verb(db, *given))[1]
+
+    for name in ("lock_gate", "set_gate", "hold", "claim", "claim_by_bucket"):
+        monkeypatch.setattr(dialect, name, watched(getattr(dialect, name)))
+    flags.handler("work", **options)(lambda n: None).raise_many([(n,) for n in range(3)])
+    assert +flags.sweep() == {"lowered": 3} and len(within) >= 3 and all(within)
+
+
 # Concurrency.
 
 
