@@ -16,8 +16,8 @@ from servers import environment_of, on_each, settings_of
 
 from flagsweep import FlagSweep
 
-AHEAD = 3
-"""Seconds from the moment at which schedules are written to that at which they are due."""
+AHEAD = 0.05
+"""Seconds for each schedule, from when they are written to when they are due: who adds one is told which others it meets."""
 
 
 def due_at_once(plan: Plan) -> list[Row]:
@@ -45,7 +45,7 @@ def _row(plan: Plan, server: str, flags: FlagSweep, environment: Mapping[str, st
 
     def last_start(write: Callable[[int, datetime], None]) -> float:
         """Write what is due together; return the seconds from that moment to the start of the last."""
-        at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=AHEAD)
+        at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=2 + AHEAD * many)
         mine = [next(slots) for _ in range(many)]
         with flags.database.atomic():
             for slot in mine:
@@ -58,5 +58,5 @@ def _row(plan: Plan, server: str, flags: FlagSweep, environment: Mapping[str, st
         stamp.raise_flag(n=first)
         consumer.wait_for_stamp(marks, first)
         sides = {"schedules": partial(last_start, schedule), "as many delayed flags": partial(last_start, delay)}
-        taken = alternate(sides, plan.size(7, 1))
+        taken = alternate(sides, plan.size(5, 1))
     return row_of(f"{server}: {many} schedules due at one moment, start of the last", "s", Samples(taken), *sides, bound)

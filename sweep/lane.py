@@ -327,7 +327,8 @@ class Lane:
             outcomes, held = self.settler.free_to_settle(turn.outcomes)
             settled = self.settler.settle(outcomes, turn.now)
             settled.counts["released"] += self._store.give_back(turn.recalled, turn.now)
-            self._note(outcomes, turn)
+            others = [done for done in outcomes if done[1] is not DONE]
+            self._note(outcomes, others, turn)
             settled.news += self.gates.write(turn.now)
             discovered = sum(self.discovery.turn_into_flags(handler, rows, turn.now) for handler, rows in turn.found)
             due = turn.due
@@ -335,7 +336,7 @@ class Lane:
                 due = self.claimer.due(turn.now)
             claimed = self.claimer.claim(due, turn.now)
             self.gates.free(self.pool.slots.in_hand + _in_hand(claimed, self.pool.slots), self._member.id)
-            tally = self._count(outcomes, settled, turn.now)
+            tally = self._count(_of_those_that_ran(outcomes, others), settled, turn.now)
         self.gates.committed()
         # Only now: a commit whose answer was lost may have taken place. Then flags are claimed that nobody would ever run.
         self.claimer.committed(len(claimed))
@@ -349,9 +350,11 @@ class Lane:
         """Return whether claims of these sorts want a transaction: with what they take, or to be undone each by itself."""
         return self.discovery.has_rows or self._parts.apart or any(self.gates.takes(kind) for _, kind in due)
 
-    def _note(self, outcomes: list[Done], turn: Turn) -> None:
-        """Have the gates know what flags tell of them."""
-        others = [done for done in outcomes if done[1] is not DONE]
+    def _note(self, outcomes: list[Done], others: list[Done], turn: Turn) -> None:
+        """Have the gates know what flags tell of them.
+
+        :param others: those that did not just succeed.
+        """
         heard = self.gates.heard() | {claimed.kind for claimed, outcome, _ in others if outcome.fingerprint is not None}
         for claimed, outcome, _ in outcomes if heard else others:
             if _answered(claimed, outcome):
@@ -373,12 +376,12 @@ class Lane:
                     buckets.ended(claimed.rare.bucket)
             self.gates.stir(turn.now)
 
-    def _count(self, outcomes: list[Done], settled: Settlement, now: int) -> Tally:
+    def _count(self, ran: list[Done], settled: Settlement, now: int) -> Tally:
         """Count what was settled, within the same transaction and last in it: nobody waits long for what it holds."""
         tally = Tally()
         for (kind, how), count in settled.ended.items():
             tally.add(kind, how, count)
-        tally.ran((done for done in outcomes if done[1] is not NOT_STARTED and done[1] is not EXPIRED), now, time.monotonic())
+        tally.ran(ran, now, time.monotonic())
         with self._parts.part("what was done is not counted"):
             self._store.count(tally.rows(self._member.id, now))
         return tally
@@ -409,6 +412,12 @@ def _answered(claimed: Claimed, outcome: Outcome) -> bool:
     if outcome.counted == "snoozed":
         return claimed.progressed
     return outcome.counted == DONE.counted and outcome is not NOT_STARTED
+
+
+def _of_those_that_ran(outcomes: list[Done], others: list[Done]) -> list[Done]:
+    if not any(outcome is NOT_STARTED or outcome is EXPIRED for _, outcome, _ in others):
+        return outcomes
+    return [done for done in outcomes if done[1] is not NOT_STARTED and done[1] is not EXPIRED]
 
 
 def _in_hand(claimed: list[Claimed], slots: Slots) -> Counter[str]:

@@ -21,7 +21,7 @@ from ..gates.fingerprint import fingerprint
 from ..handlers import Handler
 from ..logs import clean, describe, headline
 from .atomic import guarded, kept_open, leaked, unmasked
-from .claims import Claimed, Store
+from .claims import NO_RARE, Claimed, Store
 from .context import FlagContext
 from .outcomes import DONE, EXPIRED, Discarded, Failed, Lowered, Outcome, Parked, Settled, Snoozed
 
@@ -54,15 +54,18 @@ class Performer:
         payload = claimed.payload
         if type(payload) is not dict:
             return Parked(str(payload) if isinstance(payload, Damaged) else "its payload is not a JSON object")
-        if claimed.rare.expires_at is not None and claimed.rare.expires_at <= self.clock.now():
+        if claimed.rare is not NO_RARE and (until := claimed.rare.expires_at) is not None and until <= self.clock.now():
             return EXPIRED
+        outcome: Outcome
         try:
             if claimed.trouble:
                 raise claimed.trouble
             if handler.wants_flag:
                 payload = {**payload, "flag": FlagContext(claimed, handler.options.atomic, self.store, self.stopping)}
-            run: Callable[..., Outcome] = self._atomically if handler.options.atomic else self._call
-            outcome = run(handler, claimed, payload)
+            if handler.options.atomic:
+                outcome = self._atomically(handler, claimed, payload)
+            else:
+                outcome = self._call(handler, claimed, payload)
         except BaseException as error:
             outcome = self._failed(handler, error)
         return outcome if self.store.connections.site.is_closed() else self._tidied(handler, outcome)
@@ -78,7 +81,8 @@ class Performer:
 
     def _call(self, handler: Handler, claimed: Claimed, payload: dict[str, Any]) -> Lowered:
         if handler.rows is None:
-            _refuse_unrun(handler.function(**payload))
+            if (result := handler.function(**payload)) is not None:
+                _refuse_unrun(result)
             return DONE
         arguments = dict(payload)
         # Not on the site's connection, which is the handler's to open; but within its transaction it sees what it wrote.

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 
 from ..config import SECOND
 from ..handlers import Handler
@@ -26,6 +27,8 @@ Done = tuple[Claimed, Outcome, float]
 
 News = list[Callable[[], None]]
 """What is to be told once the transaction has committed."""
+
+ID = attrgetter("id")
 
 OnDead = Callable[[Claimed, str], None]
 
@@ -128,17 +131,17 @@ class Settler:
     def _settle(self, outcomes: list[Done], now: int) -> Settlement:
         settled = Settlement()
         lowered: dict[int, list[Claimed]] = defaultdict(list)
-        rest, unstarted = [], []
+        rest, unstarted, kept = [], [], self._kept
         for done in outcomes:
             claimed, outcome, _ = done
-            if outcome is DONE and (claimed.rare is NO_RARE or claimed.rare.schedule is None) and claimed.kind not in self._kept:
+            if outcome is DONE and (claimed.rare is NO_RARE or claimed.rare.schedule is None) and claimed.kind not in kept:
                 lowered[claimed.token].append(claimed)
             elif outcome is NOT_STARTED:
                 unstarted.append(claimed)
             else:
                 rest.append(done)
         for token, flags in lowered.items():
-            gone, bumped = self._store.lower([claimed.id for claimed in flags], token)
+            gone, bumped = self._store.lower(list(map(ID, flags)), token)
             settled.counts.update(lowered=gone, again=bumped, lost=len(flags) - gone - bumped)
             settled.ended[flags[0].kind, DONE.counted] += gone + bumped
         if unstarted:

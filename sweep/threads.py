@@ -6,9 +6,10 @@ import logging
 import sys
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
+from operator import attrgetter
 from queue import SimpleQueue
 
 from ..config import SECOND
@@ -23,6 +24,8 @@ from .perform import Performer
 from .slots import Slots
 
 log = logging.getLogger("flagsweep")
+
+KIND = attrgetter("kind")
 
 
 class Pool:
@@ -116,7 +119,7 @@ class Pool:
         self._todo.extend(flags)
         self._low_water = len(self._todo) // 2
         if flags and not self.is_inline:
-            expected = sum(self._pace.get(f.kind, self.CHUNK) for f in flags)
+            expected = sum(count * self._pace.get(kind, self.CHUNK) for kind, count in Counter(map(KIND, flags)).items())
             self._wake(min(len(flags), 1 + int(expected / self.CHUNK)))
 
     def has_threads(self) -> bool:
@@ -125,11 +128,8 @@ class Pool:
 
     def collect(self) -> list[tuple[Claimed, Outcome, float]]:
         """Return the outcomes so far, with the seconds that each took."""
-        done = []
-        self._asked_of = self.doubts.kinds
-        with suppress(IndexError):
-            while True:
-                done.append(self._done.popleft())
+        self._asked_of, take = self.doubts.kinds, self._done.popleft
+        done = [take() for _ in range(len(self._done))]  # Nobody else takes of them.
         self._asked = False
         self.outstanding -= len(done)
         self.slots.count((claimed for claimed, *_ in done), -1)
@@ -320,11 +320,11 @@ class Pool:
 
     def _perform_some(self, slot: int | None, most: int) -> None:
         me, todo, running, runs, done = threading.get_ident(), self._todo, self.running, self._runs, self._done
-        doubts = self.doubts
+        doubts, limited_kinds, threads = self.doubts, self.slots.names, self._threads
         began = time.monotonic()
         for _ in range(most):
             try:
-                if self._is_surplus():
+                if len(threads) > self.size:  # As ``_is_surplus`` says, without a call for each flag.
                     break
                 claimed = todo.popleft()
             except IndexError:
@@ -338,7 +338,7 @@ class Pool:
                 del runs[claimed.id]
                 self._parked.append(claimed)
                 continue
-            if (limited := claimed.kind in self.slots.names) and not self.slots.begin(claimed):
+            if (limited := claimed.kind in limited_kinds) and not self.slots.begin(claimed):
                 del runs[claimed.id]
                 if claimed.suspect:
                     self._performer.alone.release()
