@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .queues.client import SharedQueue
 
 
-class FlagSweep(Desk, Registry):
+class FlagSweep(Registry, Desk):
     """Keep work that is owed as flags in the site's own database, and sweep them.
 
     :param database: a URL (``sqlite:///site.db``), a path, or the site's own Peewee ``Database``.

@@ -10,7 +10,7 @@ import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,6 +20,8 @@ from .errors import ConfigError
 
 SECOND = 1_000_000
 """Microseconds in a second: times in the database are integer microseconds UTC."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 LONGEST = 10 * 365 * 86400.0
 """Seconds in ten years: a longer delay is a slip of the keyboard, not a plan."""
@@ -52,6 +54,20 @@ class Clock:
     def monotonic(self) -> float:
         """Return seconds on a clock that never jumps."""
         return time.monotonic()
+
+
+def utc(moment: int) -> datetime:
+    """Return a time of the database as a ``datetime`` in UTC.
+
+    :raises OverflowError, TypeError: where it is none.
+    """
+    return EPOCH + timedelta(microseconds=moment)
+
+
+def microseconds(at: datetime) -> int:
+    """Return a moment, which has a time zone, as the database keeps it: in microseconds UTC."""
+    elapsed = at - EPOCH
+    return (elapsed.days * 86_400 + elapsed.seconds) * SECOND + elapsed.microseconds
 
 
 def seconds(value: object, what: str = "duration") -> float:

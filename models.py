@@ -385,3 +385,16 @@ def record(db: Database, events: Iterable[Event], now: int) -> None:
     rows = [{**event._asdict(), "at": now} for event in events]
     for start in range(0, len(rows), MANY):
         History.insert_many(rows[start : start + MANY]).execute(db)
+
+
+def gates(db: Database) -> list[Gate]:
+    """Return the gates of all, of lanes and of kinds; those of buckets, which may be many, are read one by one."""
+    return list(Gate.select().where(Gate.bucket == "").execute(db))
+
+
+def bump(db: Database, what: str = "schedule") -> None:
+    """Have everybody read schedules and gates again.
+
+    :param what: ``schedule`` or ``gate``, whichever was changed.
+    """
+    Pulse.insert(what=what).execute(db)

@@ -6,6 +6,8 @@ import work
 from flagsweep import FlagSweep
 
 flags = FlagSweep.from_env()
-stamp = work.stamp_handler(flags, stamps.from_environment().set_now)
+marks = stamps.from_environment()
+stamp = work.stamp_handler(flags, marks.set_now)
 noop = work.noop_handler(flags)
 nap = work.nap_handler(flags, 0.010)
+shared = work.shared_handler(flags, marks.set_now, per="customer")

@@ -129,10 +129,9 @@ def idle(plan: Plan) -> list[Row]:
     """CPU seconds a minute, and resident memory, of consumers with nothing to do; run-time packages only."""
     python = processes.runtime_python(plan.folder)
     window, windows = plan.size(20, 7), 3
-    with _warm_flagsweep(plan, python) as ours, _warm_huey(plan, python) as theirs:
+    with warm_flagsweep(plan, python) as ours, _warm_huey(plan, python) as theirs:
         consumers = {"flagsweep": ours, "huey_consumer": theirs}
-        time.sleep(3)
-        cpu = _idle_cpu(consumers, window, windows)
+        cpu = idle_cpu(consumers, window, windows)
         memory = paired({side: consumer.resident_mib for side, consumer in consumers.items()}, 1)
         for consumer in consumers.values():
             consumer.must_live()
@@ -142,8 +141,9 @@ def idle(plan: Plan) -> list[Row]:
     ]
 
 
-def _idle_cpu(consumers: dict[str, processes.Consumer], seconds: int, windows: int) -> Samples:
-    """Return the CPU seconds a minute of all consumers over the same windows of time."""
+def idle_cpu(consumers: dict[str, processes.Consumer], seconds: int, windows: int) -> Samples:
+    """Return the CPU seconds a minute of all consumers over the same windows of time, once their start is over."""
+    time.sleep(3)
     values: dict[str, list[float]] = {side: [] for side in consumers}
     for _ in range(windows):
         before = {side: consumer.cpu_seconds() for side, consumer in consumers.items()}
@@ -154,12 +154,19 @@ def _idle_cpu(consumers: dict[str, processes.Consumer], seconds: int, windows: i
 
 
 @contextmanager
-def _warm_flagsweep(plan: Plan, python: str) -> Iterator[processes.Consumer]:
-    """Yield a consumer that has done a flag."""
+def warm_flagsweep(
+    plan: Plan, python: str, app: str = "app_flagsweep", prepare: Callable[[FlagSweep], object] = lambda flags: None
+) -> Iterator[processes.Consumer]:
+    """Yield a consumer that has done a flag.
+
+    :param prepare: called before it starts.
+    """
     path = plan.new_file("idle")
     marks = new_marks(path)
     _raise_stamp(path, marks, 0)
-    with processes.flagsweep_run(path, marks, python) as consumer:
+    with work.flagsweep_on(path) as flags:
+        prepare(flags)
+    with processes.flagsweep_run(path, marks, python, app) as consumer:
         consumer.wait_for_stamp(marks, 0)
         yield consumer
 
@@ -230,8 +237,8 @@ def _inserts_beside_run(plan: Plan, count: int) -> tuple[list[float], float]:
     with work.flagsweep_on(path) as flags:
         work.noop_handler(flags).raise_many({"user_id": n} for n in range(count))
     with _site(path) as site, processes.flagsweep_run(path, marks) as consumer:
-        first = _lowest_id(site)
-        _wait_until(lambda: _lowest_id(site) != first, consumer)
+        first = lowest_id(site)
+        wait_until(lambda: lowest_id(site) != first, consumer)
         start, left = time.monotonic(), site.execute(f"SELECT count(*) FROM {plain.TABLE}").fetchone()[0]
         inserts = _insert_while(site, lambda: _still_draining(site, start, consumer))
         return inserts, left / (time.monotonic() - start)
@@ -265,7 +272,8 @@ def _insert_while(site: sqlite3.Connection, going_on: Callable[[], bool]) -> lis
     return took
 
 
-def _lowest_id(site: sqlite3.Connection) -> int | None:
+def lowest_id(site: sqlite3.Connection) -> int | None:
+    """Return the id of the flag that was raised first, of those that are up."""
     return site.execute(f"SELECT min(id) FROM {plain.TABLE}").fetchone()[0]
 
 
@@ -273,10 +281,11 @@ def _still_draining(site: sqlite3.Connection, start: float, consumer: processes.
     consumer.must_live()
     if time.monotonic() - start > DRAIN_LIMIT:
         raise RuntimeError(f"not drained after {DRAIN_LIMIT} s; the consumer's log ends:\n{consumer.last_words()}")
-    return _lowest_id(site) is not None
+    return lowest_id(site) is not None
 
 
-def _wait_until(condition: Callable[[], bool], consumer: processes.Consumer, seconds: float = 30) -> None:
+def wait_until(condition: Callable[[], bool], consumer: processes.Consumer, seconds: float = 30) -> None:
+    """Wait for what the consumer is to do; raise with the end of its log if it does not happen."""
     deadline = time.monotonic() + seconds
     while not condition():
         consumer.must_live()

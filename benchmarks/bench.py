@@ -10,10 +10,14 @@ import time
 from pathlib import Path
 
 import as_service
+import before
 import in_process
 import machine
 import servers
 from measure import Plan, Row, Skipped, table
+
+import gates
+import schedules
 
 BENCHMARKS = {
     "raise": in_process.raise_one,
@@ -25,6 +29,12 @@ BENCHMARKS = {
     "claims": in_process.claims,
     "site": as_service.site_inserts,
     "startup": as_service.startup,
+    "drain-before": before.drain_before,
+    "gated-drain": gates.gated_drain,
+    "closed-gates": gates.closed_gates,
+    "buckets": gates.buckets,
+    "gated-idle": gates.gated_idle,
+    "schedules": schedules.due_at_once,
     "server-drain": servers.server_drain,
     "server-latency": servers.server_latency,
     "scaling": servers.scaling,
@@ -41,7 +51,7 @@ def main() -> int:
     """Run what was asked for; return 1 where a benchmark failed, or with --check where one missed its bound."""
     options = _options()
     with tempfile.TemporaryDirectory(prefix="flagsweep-bench-", dir=options.dir) as folder:
-        plan = Plan(Path(folder), options.quick)
+        plan = Plan(Path(folder), options.quick, options.before)
         facts = machine.facts(plan.folder)
         rows = [row for name in options.only or BENCHMARKS for row in _run(name, plan)]
     print(_report(facts, rows, options.quick))
@@ -56,6 +66,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
     parser.add_argument("--json", type=Path, default=RESULTS, metavar="FILE", help="where the results go (%(default)s)")
     parser.add_argument("--dir", type=Path, help="a folder on the disk to measure; default: the system's temporary one")
+    parser.add_argument(
+        "--before", default=before.BEFORE, metavar="REF", help="the commit that drain-before compares (%(default).7s)"
+    )
     parser.add_argument("--check", action="store_true", help="exit 1 if a figure misses what it must reach")
     return parser.parse_args()
 

@@ -23,7 +23,7 @@ MONTH = 30 * 86_400 * 1_000_000
 
 def raise_one(plan: Plan) -> list[Row]:
     """Raises a second on an open connection, one commit each."""
-    model, count = _model(plan), plan.size(2000, 300)
+    model, count = flag_model(plan), plan.size(2000, 300)
     sides = {
         "flagsweep": lambda: _raise_rate(plan.new_file("raise"), count),
         "sqlite3 INSERT + commit": lambda: plain.insert_rate(plan.new_file("insert"), model, count),
@@ -39,7 +39,7 @@ def raise_one(plan: Plan) -> list[Row]:
 
 def raise_many(plan: Plan) -> list[Row]:
     """Raises a second of one raise_many."""
-    model, count = _model(plan), plan.size(100_000, 20_000)
+    model, count = flag_model(plan), plan.size(100_000, 20_000)
     sides = {
         "flagsweep": lambda: _raise_many_rate(plan.new_file("raise"), count),
         "sqlite3 executemany": lambda: plain.insert_many_rate(plan.new_file("insert"), model, count),
@@ -55,9 +55,9 @@ def raise_many(plan: Plan) -> list[Row]:
 
 def drain(plan: Plan) -> list[Row]:
     """Flags a second that sweep() lowers whose handler does nothing, at default settings."""
-    model, count, tasks = _model(plan), plan.size(100_000, 20_000), plan.size(20_000, 2_000)
+    model, count, tasks = flag_model(plan), plan.size(100_000, 20_000), plan.size(20_000, 2_000)
     sides = {
-        "flagsweep": lambda: _drain_rate(plan.new_file("drain"), count),
+        "flagsweep": lambda: drain_rate(plan.new_file("drain"), count),
         "sqlite3, batches of 100": lambda: plain.drain_rate(plan.new_file("plain"), model, count, 100),
         "sqlite3, batches of 1000": lambda: plain.drain_rate(plan.new_file("plain"), model, count, 1000),
         "SqliteHuey": lambda: hueys.drain_rate(plan.new_file("huey"), tasks, fsync=None),
@@ -91,7 +91,7 @@ def threads(plan: Plan) -> list[Row]:
 
 def claims(plan: Plan) -> list[Row]:
     """Milliseconds of a sweep over 1,000 due flags in a table that is full of others."""
-    model, many = _model(plan), plan.size(1_000_000, 50_000)
+    model, many = flag_model(plan), plan.size(1_000_000, 50_000)
     later = {"due_at": model.flag["due_at"] + MONTH}
     full_of = {
         "empty table": (0, {}),
@@ -108,13 +108,13 @@ def claims(plan: Plan) -> list[Row]:
             flags = stack.enter_context(work.flagsweep_on(path))
             if count:
                 plain.fill(path, model, count, changes)
-            sides[name] = partial(_sweep_ms, flags, work.noop_handler(flags), 1000)
+            sides[name] = partial(sweep_ms, flags, work.noop_handler(flags), 1000)
         samples = paired(sides, plan.size(51, 5))
     bound = ratio_at_most(1.2, 1.05)
     return [row_of(f"claim beside {s}", "ms", samples, s, "empty table", bound) for s in full_of if s != "empty table"]
 
 
-def _model(plan: Plan) -> plain.Model:
+def flag_model(plan: Plan) -> plain.Model:
     """Return the table and a flag as this flagsweep writes them."""
     path = plan.new_file("model")
     with work.flagsweep_on(path) as flags:
@@ -137,24 +137,26 @@ def _raise_many_rate(path: Path, count: int) -> float:
         return count / seconds_of(lambda: noop.raise_many({"user_id": n} for n in range(count)))
 
 
-def _drain_rate(path: Path, count: int) -> float:
+def drain_rate(path: Path, count: int, **options: object) -> float:
+    """Return the flags a second of a sweep over no-op flags of a kind with these options."""
     with work.flagsweep_on(path) as flags:
-        work.noop_handler(flags).raise_many({"user_id": n} for n in range(count))
-        return count / _sweep_seconds(flags, count)
+        work.noop_handler(flags, **options).raise_many({"user_id": n} for n in range(count))
+        return count / sweep_seconds(flags, count)
 
 
 def _nap_rate(path: Path) -> float:
     with work.flagsweep_on(path, lanes={"default": THREADS}) as flags:
         work.nap_handler(flags, NAP_SECONDS).raise_many({"user_id": n} for n in range(NAPS))
-        return NAPS / _sweep_seconds(flags, NAPS)
+        return NAPS / sweep_seconds(flags, NAPS)
 
 
-def _sweep_ms(flags: FlagSweep, noop, count: int) -> float:
+def sweep_ms(flags: FlagSweep, noop, count: int) -> float:
+    """Raise so many flags, and return the milliseconds of the sweep that lowers them."""
     noop.raise_many({"user_id": n} for n in range(count))
-    return 1000 * _sweep_seconds(flags, count)
+    return 1000 * sweep_seconds(flags, count)
 
 
-def _sweep_seconds(flags: FlagSweep, count: int) -> float:
+def sweep_seconds(flags: FlagSweep, count: int) -> float:
     """Return the seconds of a sweep that must lower exactly `count` flags."""
     start = time.perf_counter()
     outcomes = flags.sweep()

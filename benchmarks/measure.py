@@ -18,10 +18,11 @@ class Skipped(Exception):
 
 @dataclass(frozen=True)
 class Plan:
-    """Where a benchmark keeps its files, and whether it takes the small sizes."""
+    """Where a benchmark keeps its files, whether it takes the small sizes, and the commit that it measures beside this one."""
 
     folder: Path
     quick: bool = False
+    before: str = ""
 
     def size(self, full: int, quick: int) -> int:
         return quick if self.quick else full
@@ -107,6 +108,11 @@ def ratio_at_least(must: float | None, aim: float | None = None) -> Bound:
 def ratio_at_most(must: float, aim: float | None = None) -> Bound:
     """Bound measured / beside from above."""
     return Bound(must, aim, of="ratio", at_least=False)
+
+
+def at_most(must: float | None, aim: float | None = None) -> Bound:
+    """Bound the measured figure from above."""
+    return Bound(must, aim, at_least=False)
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ def _claim_and_delete(connection: sqlite3.Connection, batch: int) -> int:
 def fill(path: Path, model: Model, count: int, changes: Mapping[str, object]) -> None:
     """Add `count` rows like the model's, but for the changed columns, in one statement."""
     made = {"key": "'bulk-' || i", "payload": "'{\"user_id\":' || i || '}'"}
-    cells = ", ".join(made.get(column, f":{column}") for column in model.flag)
+    cells = ", ".join(f":{column}" if column in changes else made.get(column, f":{column}") for column in model.flag)
     numbers = f"WITH RECURSIVE numbers (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM numbers WHERE i < {int(count)})"
     insert = f"INSERT INTO {TABLE} ({', '.join(model.flag)}) {numbers} SELECT {cells} FROM numbers"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:

@@ -65,16 +65,20 @@ class Consumer:
 
 
 @contextmanager
-def flagsweep_run(database: Path, marks: stamps.Stamps, python: str = sys.executable) -> Iterator[Consumer]:
+def flagsweep_run(
+    database: Path, marks: stamps.Stamps, python: str = sys.executable, app: str = "app_flagsweep"
+) -> Iterator[Consumer]:
     """Run `flagsweep run` on the database file until the block ends."""
-    with flagsweep_at({"FLAGSWEEP_DATABASE": f"sqlite:///{database}"}, marks, python) as consumer:
+    with flagsweep_at({"FLAGSWEEP_DATABASE": f"sqlite:///{database}"}, marks, python, app) as consumer:
         yield consumer
 
 
 @contextmanager
-def flagsweep_at(settings: Mapping[str, str], marks: stamps.Stamps, python: str = sys.executable) -> Iterator[Consumer]:
+def flagsweep_at(
+    settings: Mapping[str, str], marks: stamps.Stamps, python: str = sys.executable, app: str = "app_flagsweep"
+) -> Iterator[Consumer]:
     """Run `flagsweep run` with these variables of its environment until the block ends."""
-    command = [python, "-m", "flagsweep", "--app", "app_flagsweep:flags", "run"]
+    command = [python, "-m", "flagsweep", "--app", f"{app}:flags", "run"]
     with _running(command, marks, settings) as consumer:
         yield consumer
 

@@ -88,16 +88,22 @@ def _made(run: Callable[[str], None], how_to_drop: str) -> Iterator[str]:
 SERVERS = {"PostgreSQL": postgresql, "MySQL/MariaDB": mysql}
 
 
-def _settings(plan: Plan, **more: object) -> dict[str, Any]:
+def settings_of(plan: Plan, **more: object) -> dict[str, Any]:
+    """Return the settings of a flagsweep on a server."""
     return {"state_dir": str(plan.folder / "state"), **more}
 
 
-def _environment(plan: Plan, url: str, **more: object) -> dict[str, str]:
-    settings = {"database": url, **_settings(plan, **more)}
+def environment_of(plan: Plan, url: str, **more: object) -> dict[str, str]:
+    """Return the variables of the environment that say the same to a consumer."""
+    settings = {"database": url, **settings_of(plan, **more)}
     return {f"FLAGSWEEP_{name.upper()}": str(value) for name, value in settings.items()}
 
 
-def _on_each(name: str, run: Callable[[Plan, str, str], list[Row]], plan: Plan) -> list[Row]:
+def on_each(name: str, run: Callable[[Plan, str, str], list[Row]], plan: Plan) -> list[Row]:
+    """Return the rows of each server, or one that says why it has none.
+
+    :param run: gets the plan, the server's name, and the URL of a new database on it.
+    """
     rows: list[Row] = []
     for server, made in SERVERS.items():
         try:
@@ -113,13 +119,13 @@ def _on_each(name: str, run: Callable[[Plan, str, str], list[Row]], plan: Plan) 
 
 def server_drain(plan: Plan) -> list[Row]:
     """Raises, enqueues, flags and tasks a second on a server."""
-    return _on_each("raise and drain", _drain_on, plan)
+    return on_each("raise and drain", _drain_on, plan)
 
 
 def _drain_on(plan: Plan, server: str, url: str) -> list[Row]:
     one, many, tasks = plan.size(1000, 200), plan.size(20_000, 2_000), plan.size(2_000, 300)
     peer = "PostgresHuey" if url.startswith("postgresql") else ""
-    with work.flagsweep_at(url, **_settings(plan)) as flags:
+    with work.flagsweep_at(url, **settings_of(plan)) as flags:
         noop = work.noop_handler(flags)
         raising: dict[str, Callable[[], float]] = {"flagsweep": lambda: _raise_rate(flags, noop, one)}
         draining: dict[str, Callable[[], float]] = {"flagsweep": lambda: _drain_rate(flags, noop, many)}
@@ -170,7 +176,7 @@ def _empty(flags: FlagSweep) -> None:
 
 def server_latency(plan: Plan) -> list[Row]:
     """Milliseconds from commit to handler start at an idle consumer on a server, raised by another process."""
-    return _on_each("commit to handler start", _latency_on, plan)
+    return on_each("commit to handler start", _latency_on, plan)
 
 
 def _latency_on(plan: Plan, server: str, url: str) -> list[Row]:
@@ -195,8 +201,8 @@ def _latency_on(plan: Plan, server: str, url: str) -> list[Row]:
 @contextmanager
 def _flagsweep_range(plan: Plan, url: str, **more: object) -> Iterator[Range]:
     marks = new_marks(plan.new_file("latency"))
-    environment = _environment(plan, url, **more)
-    with work.flagsweep_at(url, **_settings(plan, **more)) as flags:
+    environment = environment_of(plan, url, **more)
+    with work.flagsweep_at(url, **settings_of(plan, **more)) as flags:
         stamp = work.stamp_handler(flags, marks.set_now)
         with processes.flagsweep_at(environment, marks) as consumer:
             yield Range(lambda n: stamp.raise_flag(n=n), consumer, marks)
@@ -208,7 +214,7 @@ def _nudged_range(plan: Plan, stack: ExitStack) -> Iterator[Range]:
     port, _ = stack.enter_context(redis_queue(plan.new_file("redis").parent))
     url = stack.enter_context(mysql(plan))
     queue, key = f"redis://{hueys.LOOPBACK}:{port}/0", secrets.token_urlsafe(32)
-    flags = FlagSweep(url, **_settings(plan, queue=queue, queue_key=key))
+    flags = FlagSweep(url, **settings_of(plan, queue=queue, queue_key=key))
     flags.init()
     assert flags.queue is not None
     stack.callback(_forget, port, flags.queue.place.name())
@@ -255,9 +261,9 @@ _KINDS = {"noop": "no-op flags", "nap": f"handlers of 10 ms on {NAP_THREADS} thr
 
 def _drain_by(plan: Plan, url: str, count: int, sweepers: int, kind: str, amount: int) -> tuple[float, str]:
     """Start consumers, commit all flags at once, and see how long they last."""
-    environment = _environment(plan, url, sweepers=sweepers, lanes=f"default={NAP_THREADS}")
+    environment = environment_of(plan, url, sweepers=sweepers, lanes=f"default={NAP_THREADS}")
     with ExitStack() as stack:
-        flags = stack.enter_context(work.flagsweep_at(url, **_settings(plan)))
+        flags = stack.enter_context(work.flagsweep_at(url, **settings_of(plan)))
         handler = work.noop_handler(flags) if kind == "noop" else work.nap_handler(flags, NAP_SECONDS)
         _empty(flags)
         marks = new_marks(plan.new_file("scaling"))
@@ -318,7 +324,7 @@ def notify(plan: Plan) -> list[Row]:
         sides = {}
         for setting in ("off", "raise", "trigger"):
             url = stack.enter_context(postgresql(plan))
-            flags = stack.enter_context(work.flagsweep_at(url, **_settings(plan, notify=setting)))
+            flags = stack.enter_context(work.flagsweep_at(url, **settings_of(plan, notify=setting)))
             sides[f"notify={setting}"] = partial(_raise_together, flags, work.noop_handler(flags), threads, count)
         samples = paired(sides, plan.size(5, 2))
     what = f"{threads} requests raise, a commit each"
@@ -338,7 +344,7 @@ def _raise_together(flags: FlagSweep, noop, threads: int, count: int) -> float:
 
 def hot_key(plan: Plan) -> list[Row]:
     """Two requests that raise one flag, and a request whose snapshot is older than another's raise."""
-    with postgresql(plan) as url, work.flagsweep_at(url, **_settings(plan)) as flags:
+    with postgresql(plan) as url, work.flagsweep_at(url, **settings_of(plan)) as flags:
         noop, count = work.noop_handler(flags), plan.size(500, 100)
         sides = {
             "one hot key": lambda: _two_raise(flags, noop, count, lambda who, n: 0),
@@ -422,7 +428,7 @@ def _in_own_connection(db: Any, action: Callable[[], object]) -> None:
 def old_snapshot(plan: Plan) -> list[Row]:
     """Milliseconds of a claim of ten flags when many were lowered under a snapshot that keeps them from being cleared away."""
     many, claims = plan.size(100_000, 5_000), plan.size(60, 20)
-    with postgresql(plan) as url, work.flagsweep_at(url, **_settings(plan)) as flags:
+    with postgresql(plan) as url, work.flagsweep_at(url, **settings_of(plan)) as flags:
         noop = work.noop_handler(flags)
         fresh = _claim_ms(flags, noop, claims)
         _empty(flags)
@@ -481,7 +487,7 @@ def full_table(plan: Plan) -> list[Row]:
         by_side = {}
         for side, count in (("empty table", 0), (f"{many:,} waiting", many)):
             url = stack.enter_context(postgresql(plan))
-            flags = FlagSweep(url, **_settings(plan))
+            flags = FlagSweep(url, **settings_of(plan))
             flags.init()
             stack.callback(flags.database.close)
             stack.callback(flags.connections.close_engine)
@@ -505,10 +511,10 @@ def backlog(plan: Plan) -> list[Row]:
     many, seconds, consumers = plan.size(WAITING, 100_000), plan.size(20, 2), 10
     with ExitStack() as stack:
         url = stack.enter_context(postgresql(plan))
-        flags = stack.enter_context(work.flagsweep_at(url, **_settings(plan)))
+        flags = stack.enter_context(work.flagsweep_at(url, **settings_of(plan)))
         _fill(flags, many)
         marks = new_marks(plan.new_file("backlog"))
-        environment = _environment(plan, url, sweepers=consumers)
+        environment = environment_of(plan, url, sweepers=consumers)
         for _ in range(consumers):
             stack.enter_context(processes.flagsweep_at(environment, marks))
         _until(lambda: _seats(flags) >= consumers and len(flags.store.consumers()) == consumers, 60)

@@ -26,10 +26,10 @@ def flagsweep_at(url: str, **settings: object) -> Iterator[FlagSweep]:
         yield flags
 
 
-def noop_handler(flags: FlagSweep):
+def noop_handler(flags: FlagSweep, kind: str = "noop", **options: object):
     """Return the handler that does nothing."""
 
-    @flags.handler(kind="noop")
+    @flags.handler(kind=kind, **options)
     def noop(user_id: int) -> None:
         pass
 
@@ -54,3 +54,31 @@ def stamp_handler(flags: FlagSweep, set_now: Callable[[int], None]):
         set_now(n)
 
     return stamp
+
+
+def shared_handler(flags: FlagSweep, set_now: Callable[[int], None] = lambda n: None, **options: object):
+    """Return the handler whose flags may take turns by customer; it stamps its start where it has a slot."""
+
+    @flags.handler(kind="shared", **options)
+    def shared(customer: str, n: int = -1) -> None:
+        if n >= 0:
+            set_now(n)
+
+    return shared
+
+
+def gated_handlers(flags: FlagSweep) -> list[str]:
+    """Make twenty kinds behind gates of four sorts, and a hundred schedules that are not due today; return those to be paused."""
+    gates: dict[str, dict[str, object]] = {
+        "rated": {"rate": "10/m", "budget": "500/d"},
+        "limited": {"limit": 2},
+        "quiet": {"quiet": "00:00-23:59"},
+        "paused": {},
+    }
+    kinds = {sort: [f"{sort}-{n}" for n in range(5)] for sort in gates}
+    for sort, options in gates.items():
+        for kind in kinds[sort]:
+            handler = noop_handler(flags, kind, **options)
+            for n in range(5):
+                handler.every("30d", name=f"{kind}-{n}", arguments={"user_id": n})
+    return kinds["paused"]

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 import textwrap
 from datetime import datetime
 from typing import Any
 
 import click
 
-from ..config import SECOND, seconds
-from ..errors import ConfigError
+from ..config import SECOND, microseconds
 from ..logs import printable
 from ..operations.gate_info import MOST_WAITING, Allowance, GateInfo
-from ..options import microseconds
 from .failure import Misuse
 from .locate import Given
 from .options import AS_JSON
-from .raising import parse_time
-from .tables import print_json
+from .raising import parse_end
+from .tables import line_width, print_json
 from .words import plural, span
 
 KIND = click.argument("kind", required=False)
@@ -42,7 +38,7 @@ def pause(given: Given, reason: str, until: str | None, **what: Any) -> None:
     What runs goes on, and flags can be raised. A running consumer sees it within a second.
     """
     name, meant = _meant(what)
-    given.any_site().pause(**meant, reason=reason, until=_end(until))
+    given.any_site().pause(**meant, reason=reason, until=parse_end(until))
     click.echo(printable(f"paused {name}; 'flagsweep resume {_option(what)}' has it go on"))
 
 
@@ -74,16 +70,6 @@ def _option(what: dict[str, Any]) -> str:
     return what["kind"] or " ".join(f"--{name} {what[name]}" for name in ("lane", "schedule") if what[name] is not None)
 
 
-def _end(text: str | None) -> float | datetime | None:
-    """Return a length of time in seconds, or a moment."""
-    if text is None:
-        return None
-    try:
-        return seconds(text)
-    except ConfigError:
-        return parse_time(text, "--until")
-
-
 @click.command()
 @AS_JSON
 @click.pass_obj
@@ -104,7 +90,7 @@ def gates(given: Given, as_json: bool) -> None:
 
 def _folded(line: str) -> str:
     """Return a line as it fits on a terminal; elsewhere whole."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1_000_000
+    width = line_width()
     return textwrap.fill(printable(line), max(30, width - 1), subsequent_indent="    ", break_on_hyphens=False)
 
 

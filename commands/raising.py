@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from ..config import seconds
+from ..errors import ConfigError
 from .failure import Misuse
 from .locate import Given
 from .options import AS_JSON
@@ -66,3 +68,16 @@ def parse_time(text: str | None, option: str) -> datetime | None:
         return datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text)).astimezone()
     except (ValueError, OverflowError) as error:
         raise Misuse(f"{option} must be a time such as 2030-01-31T09:00 or 2030-01-31T09:00:00+01:00, got {text!r}") from error
+
+
+def parse_end(text: str | None) -> float | datetime | None:
+    """Return what ``--until`` says: how long from now, in seconds, or the time that ISO 8601 text names."""
+    try:
+        return None if text is None else seconds(text)
+    except ConfigError:
+        pass
+    try:
+        return parse_time(text, "--until")
+    except Misuse as error:
+        wanted = "how long from now, such as 2h, or a time such as 2030-01-31T09:00"
+        raise Misuse(f"--until must be {wanted}, got {text!r}") from error

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,8 +11,6 @@ from typing import Any
 
 import click
 
-from ..config import seconds
-from ..errors import ConfigError
 from ..logs import printable
 from ..operations.schedule_info import ScheduleInfo, seconds_due
 from ..schedules import SpecError
@@ -23,8 +19,8 @@ from .changing import ask
 from .failure import Misspelt
 from .locate import Given
 from .options import AS_JSON
-from .raising import parse_time, read_arguments
-from .tables import print_json
+from .raising import parse_end, read_arguments
+from .tables import line_width, print_json
 from .words import span
 
 INDENT = " " * 12
@@ -116,7 +112,7 @@ def edit(given: Given, name: str, as_json: bool, **plan: Any) -> None:
 def pause(given: Given, name: str, until: str | None, reason: str, as_json: bool) -> None:
     """Have a schedule not fire until it is resumed. What runs goes on."""
     flags = given.any_site()
-    _show(flags.schedules.pause(name, reason, _duration_or_time(until)), flags.clock.now(), as_json)
+    _show(flags.schedules.pause(name, reason, parse_end(until)), flags.clock.now(), as_json)
 
 
 @schedule.command()
@@ -196,15 +192,6 @@ def _pointing_at_mistakes(plan: Mapping[str, Any]) -> Iterator[None]:
         raise Misspelt(str(error), text, error.position) from error
 
 
-def _duration_or_time(text: str | None) -> Any:
-    if text is None:
-        return None
-    try:
-        return seconds(text)
-    except ConfigError:
-        return parse_time(text, "--until")
-
-
 # What is shown.
 
 
@@ -217,7 +204,7 @@ def _show(info: ScheduleInfo, now: int, as_json: bool) -> None:
 
 def _print(info: ScheduleInfo, now: int) -> None:
     """Print a schedule: a line that says what it is, and below it a line each for what there is to say."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1_000_000
+    width = line_width()
     wrap = textwrap.TextWrapper(max(40, width), subsequent_indent=INDENT, break_on_hyphens=False)
     name = printable(info.name)
     head = wrap.fill(printable(f"{info.name}: {_what(info)}"))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 import textwrap
 from dataclasses import asdict
 from typing import Any
@@ -15,7 +13,7 @@ from ..operations.doctor.finding import Finding
 from ..operations.flags import NOBODY, STATES
 from .locate import Given
 from .options import AS_JSON
-from .tables import Column, print_json, print_table
+from .tables import Column, line_width, print_json, print_table
 from .words import span
 
 
@@ -85,7 +83,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
 def _finding_lines(finding: Finding) -> str:
     """Return a finding as lines, with its fix below it; on a terminal they are folded to its width."""
     color = {"ok": "green", "warn": "yellow", "fail": "red"}[finding.level]
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1_000_000
+    width = line_width()
     wrap = textwrap.TextWrapper(max(30, width - 24), break_on_hyphens=False)
     first, *more = wrap.wrap(printable(finding.text)) or [""]
     wrap.subsequent_indent = "   "

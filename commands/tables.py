@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import unicodedata
 from collections.abc import Sequence
@@ -16,6 +17,11 @@ from ..logs import printable
 def print_json(value: Any) -> None:
     """Print JSON in ASCII, so that nothing in it steers a terminal."""
     click.echo(json.dumps(value, indent=2, default=str))
+
+
+def line_width() -> int:
+    """Return how many columns a line may have: as many as the terminal, elsewhere any number."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 1_000_000
 
 
 class Column(NamedTuple):
@@ -42,19 +48,31 @@ def _print_drawn(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> No
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    console = Console()
+    tight = _width_of_all(columns, rows) > console.width
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 0 if tight else 1, 0, 0), header_style="bold")
     for column in columns:
         justify: Literal["left", "right"] = "right" if column.right else "left"
-        table.add_column(column.title, justify=justify, no_wrap=not column.elastic)
+        title = column.title.replace(" ", "\n", 1) if tight else column.title
+        table.add_column(title, justify=justify, no_wrap=not column.elastic)
     for row in rows:
         # Rich takes room only from columns that may wrap; the text itself then does not wrap, and is cut.
         table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in row))
-    Console().print(table)
+    console.print(table)
+
+
+def _width_of_all(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> int:
+    """Return how many columns of a terminal a drawn table takes where nothing is cut."""
+    return sum(_widths([[column.title for column in columns], *rows])) + 2 * len(columns)
+
+
+def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(width_of, cells)) for cells in zip(*lines, strict=True)]
 
 
 def _print_aligned(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
     lines = [[column.title for column in columns], *rows]
-    widths = [min(40, max(width_of(line[index]) for line in lines)) for index in range(len(columns))]
+    widths = [min(40, width) for width in _widths(lines)]
     for line in lines:
         padded = (_pad(cell, width, column.right) for cell, width, column in zip(line, widths, columns, strict=True))
         click.echo("  ".join(padded).rstrip())

@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
-from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from ..config import SECOND, Clock
+from ..config import SECOND, Clock, utc
 from ..gates.shut import Shut
 from ..handlers import Handler
 from ..logs import Seldom, printable
-from ..models import Gate, Schedule
+from ..models import Schedule, gates
 from ..payloads import Item
 from ..schedules.book import Book, is_paused, occurrence_of, plan_of
 from ..schedules.catching import due_of
@@ -30,8 +29,6 @@ DAMAGED = (TypeError, OverflowError, ArithmeticError)
 LATER = 2 * SECOND
 """Microseconds after which a schedule that could not fire is tried again."""
 
-EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
-
 
 class Firing:
     """Fire the schedules of a consumer's kinds. Any number of consumers may: each occurrence is fired by one of them.
@@ -39,17 +36,13 @@ class Firing:
     :param handlers: by kind, aliases included.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        handlers: Mapping[str, Handler],
-        clock: Clock,
-    ):
+    def __init__(self, store: Store, handlers: Mapping[str, Handler], clock: Clock):
         self._book = Book(store.connections)
         self._store = store
         self._handlers = handlers
         self._clock = clock
-        self._shut = Shut()
+        self.shut = Shut()
+        """What hands have paused, as it was last read."""
         self._lock = threading.Lock()
         self._pulse: Any = None
         self._stale = False
@@ -122,7 +115,7 @@ class Firing:
     def _is_open(self, kind: str, now: int) -> bool:
         """Return whether nobody has paused a kind: what is paused owes nothing meanwhile, and the policy decides later."""
         handler = self._handlers.get(kind)
-        return handler is None or self._shut.paused(handler.kind, handler.lane, now) is None
+        return handler is None or self.shut.paused(handler.kind, handler.lane, now) is None
 
     def _refresh(self) -> None:
         """Read the schedules again where any was changed."""
@@ -132,7 +125,7 @@ class Firing:
         elif not self._stale:
             return
         self._rows = self._book.rows(self._store.connections.engine)
-        self._shut = Shut(Gate.select().where(Gate.bucket == "").execute(self._store.connections.engine))
+        self.shut = Shut(gates(self._store.connections.engine))
         self._pulse, self._stale = pulse, False
         for row in self._rows:
             self._mend(row)
@@ -184,4 +177,4 @@ class Firing:
 
 def _shown(moment: int, zone: str) -> str:
     """Return a moment in a zone as text."""
-    return (EPOCH + timedelta(microseconds=moment)).astimezone(ZoneInfo(zone)).isoformat(timespec="seconds")
+    return utc(moment).astimezone(ZoneInfo(zone)).isoformat(timespec="seconds")

@@ -16,6 +16,9 @@ from .firing import Firing
 
 log = logging.getLogger("flagsweep")
 
+Gate = tuple[str, str]
+"""Its sort and its name."""
+
 OVERDUE = 30
 """Seconds after which a due flag that has no handler here counts as nobody's: another application would have begun it."""
 
@@ -66,6 +69,7 @@ class Keeper(Chores):
         self._offset = self._clock_offset()
         self._unknown: set[str] = set()
         self._pulse = store.pulse()  # What is there at the start each lane reads by itself.
+        self._pauses: set[Gate] = set()
         self._told_of_log = Seldom()
 
     def _end(self) -> None:
@@ -84,11 +88,21 @@ class Keeper(Chores):
         kinds = {kind for _, kind in self._firing.fire()}
         changed = self._firing.pulse != self._pulse
         self._pulse = self._firing.pulse
+        self._tell_of_pauses()
         for name, lane in self._lanes.items():
             if changed:
                 lane.look_at_gates()
             if changed or kinds.intersection(lane.kinds):
                 self._ask(name)
+
+    def _tell_of_pauses(self) -> None:
+        """Say what waits since somebody paused it, and what goes on: whoever did so was in another process."""
+        pauses = self._firing.shut.all_pauses(self._clock.now())
+        for sort, name in sorted(pauses.keys() - self._pauses):
+            log.info("%s waits: %s", printable(f"{sort} {name}".strip()), printable(pauses[sort, name].why))
+        for sort, name in sorted(self._pauses - pauses.keys()):
+            log.info("%s goes on", printable(f"{sort} {name}".strip()))
+        self._pauses = set(pauses)
 
     def _clock_offset(self) -> float:
         return self._clock.now() / SECOND - self._clock.monotonic()

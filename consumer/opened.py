@@ -22,6 +22,7 @@ from ..databases.state_folder import folder_of, path_on_host
 from ..errors import ConfigError
 from ..handlers import Handlers
 from ..models import SiteVerbs
+from ..schedules.declared import Declarations
 from ..sweep.claims import Store
 
 if TYPE_CHECKING:
@@ -146,6 +147,11 @@ class Opening:
         Settings.load(self._said, {})  # What is wrong with what is said here is told here.
         self._opened: Opened | None = None
         self._lock = threading.RLock()
+
+    @property
+    def declared(self) -> Declarations:
+        """What handlers declare to be raised again and again."""
+        return self.handlers.schedules
 
     def say(self, settings: Mapping[str, Any]) -> None:
         """Say more.

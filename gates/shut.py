@@ -42,12 +42,16 @@ class Shut:
         found = [self._pause(sort, name, now) for sort, name in (("kind", kind), ("lane", lane), (ALL, ""))]
         return [each for each in found if each is not None]
 
+    def all_pauses(self, now: int) -> dict[tuple[str, str], Closing]:
+        """Return all that hands have paused, by sort and name."""
+        return {key: closing for key in self._rows if (closing := self._pause(*key, now)) is not None}
+
     def _pause(self, sort: str, name: str, now: int) -> Closing | None:
         row = self._rows.get((sort, name))
         if row is None or row.paused_at is None:
             return None
         until = FOREVER if row.paused_until is None else row.paused_until
-        return Closing(until, _pause_why(row, sort)) if until > now else None
+        return Closing(until, pause_why(row, sort)) if until > now else None
 
     def asked_to_wait(self, kind: str, now: int) -> Closing | None:
         """Return until when a handler has asked for all flags of a kind to wait; None: it has not."""
@@ -57,6 +61,10 @@ class Shut:
         return Closing(row.closed_until, row.closed_why or "its handler asked to wait")
 
 
-def _pause_why(row: Any, sort: str) -> str:
-    what = {"kind": "paused", "lane": f"lane {row.name} paused", ALL: "all paused"}[sort]
+def pause_why(row: Any, sort: str) -> str:
+    """Return who paused a gate, or a schedule, and why.
+
+    :param row: that of the gate or schedule.
+    """
+    what = {"lane": f"lane {row.name} paused", ALL: "all paused"}.get(sort, "paused")
     return f"{what} by {row.paused_by or 'somebody'}{f': {row.reason}' if row.reason else ''}"

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import datetime, tzinfo
 
-from ..config import SECOND
+from ..config import SECOND, utc
 
 DAY = 86_400 * SECOND
 """Microseconds of a day without a clock change."""
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def shown(now: int, zone: tzinfo) -> datetime:
@@ -18,7 +16,7 @@ def shown(now: int, zone: tzinfo) -> datetime:
 
     :param now: microseconds UTC.
     """
-    return (_EPOCH + timedelta(microseconds=now)).astimezone(zone)
+    return utc(now).astimezone(zone)
 
 
 def time_of_day(wall: datetime) -> int:

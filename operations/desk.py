@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-from ..config import Clock, Settings
 from ..consumer.opened import Opening
-from ..databases.connections import Connections
 from ..handlers import Handler, Handlers
-from ..models import SiteVerbs
-from ..sweep.claims import Store
 from .doctor.examine import examine
 from .doctor.finding import Finding
 from .flags import Flags
@@ -20,33 +15,15 @@ from .gates import Gates
 from .info import FlagInfo
 from .kinds import KindInfo, kinds
 from .schedules import Schedules
+from .site import Site
 from .status import status
 
 
-class Desk:
+class Desk(Site):
     """Look after flags."""
 
-    clock: Clock
     _opening: Opening
     _handlers: Handlers
-
-    if TYPE_CHECKING:  # What a FlagSweep has of its other parts.
-
-        @property
-        def settings(self) -> Settings: ...
-        @property
-        def connections(self) -> Connections: ...
-        @property
-        def path(self) -> Path | None: ...
-        @property
-        def verbs(self) -> SiteVerbs: ...
-        @property
-        def store(self) -> Store: ...
-        @property
-        def handlers(self) -> Mapping[str, Handler]: ...
-        @property
-        def handled(self) -> Collection[str]: ...
-        def handler_of(self, kind: str) -> Handler: ...
 
     def _by_kind(self) -> Mapping[str, Handler]:
         """Return the handlers by kind, aliases included."""

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from zoneinfo import ZoneInfo
 
-from ..config import Settings
+from ..config import Settings, microseconds
 from ..gates import breaker
 from ..gates.breaker import Breaker
+from ..gates.closings import outage, quiet_hours
 from ..gates.shut import ALL, FOREVER, Closing, Shut
 from ..handlers import Handler
 from ..models import Gate
-from ..options import microseconds
 from .gate_info import Allowance, GateInfo, Outage
 from .info import moment
 
@@ -97,11 +97,8 @@ class Views:
         state, now = Breaker.parse(row.breaker), self._now
         yield from self._shut.pauses(info.name, "" if handler is None else handler.lane, now)
         yield self._shut.asked_to_wait(info.name, now)
-        quiet = None if handler is None else handler.options.quiet
-        if quiet is not None and (opens_at := quiet.closed_until(now, self._zone)) is not None:
-            yield Closing(opens_at, f"quiet hours {quiet}")
-        if (probe_at := breaker.fresh_from(state, now)) is not None:
-            yield Closing(probe_at, f"its provider seems to be away: {breaker.why(state)}")
+        yield None if handler is None else quiet_hours(handler.options.quiet, now, self._zone)
+        yield outage(state, now)
         for name, each in (("rate", info.rate), ("budget", info.budget)):
             if each is not None and each.left == 0 and each.next_at is not None:
                 yield Closing(microseconds(each.next_at), f"its {name} of {each.said} is used up")

@@ -11,11 +11,11 @@ from typing import Any
 from ..config import Clock, Problems, Settings, check_name
 from ..databases.connections import Connections
 from ..errors import ConfigError, UnknownKind, UnknownSchedule
-from ..gates.shut import ALL
+from ..gates.shut import ALL, pause_why
 from ..handlers import Handler
 from ..logs import clean, printable
-from ..models import Gate, Schedule
-from ..schedules.book import Book, bump, is_paused
+from ..models import Gate, Schedule, bump, gates
+from ..schedules.book import Book, is_paused
 from .gate_info import MOST_BUCKETS, MOST_WAITING, GateInfo
 from .gate_views import Views
 from .info import moment
@@ -49,15 +49,15 @@ class Gates:
         now, who = self._clock.now(), by_whom(by)
         text = clean(str(reason)) or None
         values = {"paused_at": now, "paused_by": who, "paused_until": end_of(until, now), "reason": text}
-        sort, name = self._which(kind, lane, schedule)
+        sort, name = self._which(*_named(kind, lane, schedule))
         with self._connections.lent("nothing was paused") as db, db.atomic():
             self._set(db, sort, name, values)
         log.info("%s: paused by %s%s", _called(sort, name), printable(who), f": {printable(text)}" if text else "")
 
     def resume(self, kind: str | None, lane: str | None, schedule: str | None, by: str | None) -> bool:
         """Have that go on; return whether it was paused."""
-        sort, name = self._which(kind, lane, schedule)
         with self._connections.lent("nothing was resumed") as db, db.atomic():
+            sort, name = self._which_by_hand(db, "paused_at", *_named(kind, lane, schedule))
             row = self._row(db, sort, name)
             if row is None or row.paused_at is None:
                 return False
@@ -71,8 +71,8 @@ class Gates:
         if threads is not None:
             problems.number(threads, f"threads of lane {lane!r}", 1, 1000, whole=True)
         problems.raise_any()
-        sort, name = self._which(None, lane, None)
         with self._connections.lent("the lane's threads were not changed") as db, db.atomic():
+            sort, name = self._which("lane", lane) if threads else self._which_by_hand(db, "threads", "lane", lane)
             self._set(db, sort, name, {"threads": threads})
 
     def infos(self) -> list[GateInfo]:
@@ -87,9 +87,9 @@ class Gates:
 
     def _rows(self, db: Any) -> list[Gate]:
         """Return the gates that are shown: of the buckets, which may be many, those that are shut, and no more than so many."""
-        gates = Gate.select().order_by(Gate.sort, Gate.name, Gate.bucket)
-        shut = gates.where(Gate.bucket != "", Gate.closed_until > self._clock.now()).limit(MOST_BUCKETS)
-        return [*gates.where(Gate.bucket == "").execute(db), *shut.execute(db)]
+        shut = Gate.select().where(Gate.bucket != "", Gate.closed_until > self._clock.now())
+        buckets = shut.order_by(Gate.sort, Gate.name, Gate.bucket).limit(MOST_BUCKETS).execute(db)
+        return [*sorted(gates(db), key=lambda row: (str(row.sort), str(row.name))), *buckets]
 
     def _due(self, db: Any) -> Counter[str]:
         """Return how many flags of each kind are due, without reading more than so many of each priority."""
@@ -101,17 +101,17 @@ class Gates:
                 due[kind] += dialect.due_behind(db, kind, priority, now, MOST_WAITING)
         return due
 
-    def _which(self, kind: str | None, lane: str | None, schedule: str | None) -> tuple[str, str]:
+    def _which(self, sort: str, name: str) -> tuple[str, str]:
         """Return sort and name of what is meant.
 
         :raises UnknownKind, ConfigError: naming the nearest name there is, where handlers are known.
         """
-        given = {name: value for name, value in (("kind", kind), ("lane", lane), ("schedule", schedule)) if value is not None}
-        if len(given) > 1:
-            raise ConfigError(f"name one thing, got {' and '.join(f'{name}={value!r}' for name, value in given.items())}")
-        for sort, value in given.items():
-            return sort, self._kind(value) if sort == "kind" else self._lane(value) if sort == "lane" else value
-        return ALL, ""
+        return sort, self._kind(name) if sort == "kind" else self._lane(name) if sort == "lane" else name
+
+    def _which_by_hand(self, db: Any, column: str, sort: str, name: str) -> tuple[str, str]:
+        """Return sort and name of what is meant. What a hand has changed is known by that, though no code has it any more."""
+        row = self._row(db, sort, name) if sort in ("kind", "lane") else None
+        return (sort, name) if row is not None and getattr(row, column) is not None else self._which(sort, name)
 
     def _kind(self, kind: str) -> str:
         if kind in self._handlers:
@@ -147,11 +147,21 @@ class Gates:
             bump(db)
 
 
+def _named(kind: str | None, lane: str | None, schedule: str | None) -> tuple[str, str]:
+    """Return sort and name of the one thing that is named, and all where nothing is.
+
+    :raises ConfigError: where more than one is.
+    """
+    given = {name: value for name, value in (("kind", kind), ("lane", lane), ("schedule", schedule)) if value is not None}
+    if len(given) > 1:
+        raise ConfigError(f"name one thing, got {' and '.join(f'{name}={value!r}' for name, value in given.items())}")
+    return next(iter(given.items()), (ALL, ""))
+
+
 def _called(sort: str, name: str) -> str:
     return "all" if sort == ALL else f"{sort} {printable(name)}"
 
 
 def _of_schedule(row: Schedule) -> GateInfo:
-    why = f"paused by {row.paused_by or 'somebody'}{f': {row.reason}' if row.reason else ''}"
-    since, until = moment(row.paused_at), moment(row.paused_until)
+    why, since, until = pause_why(row, "schedule"), moment(row.paused_at), moment(row.paused_until)
     return GateInfo("schedule", row.name, closed=True, why=why, by=row.paused_by, since=since, until=until, waiting=None)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
+from ..config import utc
 from ..logs import headline
 from ..models import Flag
 
@@ -66,6 +67,6 @@ class FlagInfo:
 def moment(microseconds: Any) -> datetime | None:
     """Return a time of the database as a ``datetime`` in UTC, or None where there is none or it is damaged."""
     try:
-        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
+        return utc(microseconds)
     except (TypeError, OverflowError):
         return None

@@ -8,10 +8,9 @@ import os
 from collections.abc import Iterable
 from datetime import datetime
 
-from ..config import SECOND, seconds
+from ..config import SECOND, microseconds, seconds
 from ..errors import ConfigError
 from ..logs import clean
-from ..options import microseconds
 
 
 def end_of(until: object, now: int) -> int | None:

@@ -9,11 +9,10 @@ from datetime import UTC, datetime, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from ..config import SECOND
+from ..config import SECOND, microseconds
 from ..databases.connections import Connections
 from ..errors import ConfigError
 from ..models import Schedule
-from ..options import microseconds
 from ..schedules.book import Book, is_paused, plan_of
 from ..schedules.declared import Plan
 from ..schedules.spec import LAST

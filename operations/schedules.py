@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,11 +15,11 @@ from ..databases.raising import Occurrence, Terms
 from ..errors import ConfigError, UnknownSchedule
 from ..handlers import Handler
 from ..logs import clean
-from ..models import Raised, Schedule
+from ..models import Raised, Schedule, bump
 from ..payloads import Item
-from ..schedules.book import Book, bump, plan_of
+from ..schedules.book import Book, plan_of
 from ..schedules.declared import Declarations, Plan, key_of
-from .pauses import by_whom, end_of
+from .pauses import by_whom, end_of, meant
 from .schedule_info import ScheduleInfo, changed_names, rows_of, said_by_code
 from .schedule_plans import WHEN, Calls, Given, edited, first_of, plan_from, spec_of, with_companions
 from .site import Site
@@ -241,7 +240,7 @@ class Schedules:
         with self._connections.dialect.lenient(db):
             row = self._book.row(db, name, lock)
         if row is None:
-            raise UnknownSchedule(f"there is no schedule {name!r}{_instead(name, [each.name for each in self._rows(db)])}")
+            raise UnknownSchedule(f"there is no schedule {name!r}; {meant(name, (each.name for each in self._rows(db)))}")
         return row
 
     def _info(self, row: Schedule) -> ScheduleInfo:
@@ -279,13 +278,6 @@ def sharing_with(row: Schedule, rows: list[Schedule]) -> list[Schedule]:
 
 def _written(now: int, zone: str) -> str:
     return datetime.fromtimestamp(now / SECOND, ZoneInfo(zone)).isoformat(timespec="microseconds")
-
-
-def _instead(name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(str(name), names, 3, 0.6) or (names if len(names) <= 5 else [])
-    if not names:
-        return ": there is none at all"
-    return f"; there are {', '.join(near)}" if near else f"; 'flagsweep schedule list' names the {len(names)} there are"
 
 
 def _is_there(module: str | None) -> bool:

@@ -15,7 +15,7 @@ from ..config import SECOND
 from ..databases.connections import Connections
 from ..databases.raising import Occurrence, Terms
 from ..errors import ConfigError
-from ..models import Event, Pulse, Schedule, record
+from ..models import Event, Schedule, bump, record
 from ..payloads import Item
 from .catching import AHEAD, Due, believed, first, mended
 from .declared import Declarations, Declared, Plan, is_loaded, key_of
@@ -247,11 +247,3 @@ def _last_of(row: Schedule, due: Due) -> int | None:
 def occurrence_of(row: Schedule, intended: int, missed: int) -> Occurrence:
     """Return what a flag is told of the time it is raised for."""
     return Occurrence(row.name, row.zone, intended, missed)
-
-
-def bump(db: Database, what: str = "schedule") -> None:
-    """Have everybody read schedules and gates again.
-
-    :param what: ``schedule`` or ``gate``, whichever was changed.
-    """
-    Pulse.insert(what=what).execute(db)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from ..config import utc
 from ..databases.flags import Rare
 from ..errors import ClaimLost
 from ..payloads import encode
@@ -17,9 +18,6 @@ CURSOR_LIMIT = 32_768
 """Bytes of JSON that ``flag.progress`` keeps."""
 
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
 def _moment(rare: Rare) -> datetime | None:
     if rare.intended is None:
         return None
@@ -27,7 +25,7 @@ def _moment(rare: Rare) -> datetime | None:
         zone: tzinfo = ZoneInfo(rare.zone or "UTC")
     except (ZoneInfoNotFoundError, ValueError, OSError):  # Another host wrote it, or a hand.
         zone = UTC
-    return (EPOCH + timedelta(microseconds=rare.intended)).astimezone(zone)
+    return utc(rare.intended).astimezone(zone)
 
 
 class FlagContext:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -22,8 +22,7 @@ from ..gates.limits import Limits, Took, changed
 from ..gates.shut import FOREVER, Closing, Shut
 from ..handlers import Handler
 from ..logs import printable
-from ..models import Gate
-from ..schedules.book import bump
+from ..models import bump, gates
 from .buckets import Buckets
 from .claims import Claimed, Store
 from .notes import Note, Notes
@@ -95,8 +94,8 @@ class Gatekeeper:
         self._holds = Holds(store.connections)
         self._restarted: set[str] = set()
         self._probing: set[str] = set()
-        self._shut_now: set[str] = set()
-        """Kinds that were shut since the last turn: what of them has not started is given back."""
+        self._shut_now: set[tuple[str, str]] = set()
+        """Gates that were shut since the last turn: what waits behind them and has not started is given back."""
         self._lock = threading.Lock()
         handled = {each.kind: each.options for each in handlers.values()}
         self._limits = {kind: Limits(each.rate, each.budget, self._zone) for kind, each in handled.items() if each.per is None}
@@ -116,16 +115,25 @@ class Gatekeeper:
         pulse = self._dialect.pulse(self._connections.engine)
         if pulse == self._pulse:
             return
-        rows = list(Gate.select().where(Gate.bucket == "").execute(self._connections.engine))
+        rows = gates(self._connections.engine)
         with self._lock:
-            self._pulse, self._shut = pulse, Shut(rows)
+            first, self._pulse, self._shut = self._pulse is None, pulse, Shut(rows)
             self._not_before.clear()
             for buckets in self.buckets.values():
                 buckets.reopen()
             for row in rows:
                 if row.sort == "kind" and (row.breaker or row.name in self._breakers):
-                    self._breakers[row.name] = Breaker.parse(row.breaker)
-            self._shut_now.update(name for name in self._names if self._is_shut(name, now))
+                    self._read_breaker(row.name, Breaker.parse(row.breaker), first)
+            self._shut_now.update((name, "") for name in self._names if self._is_shut(name, now))
+
+    def _read_breaker(self, name: str, state: Breaker, first: bool) -> None:
+        """Take note of a breaker as it was read; where another consumer has just opened it, what has not started waits, too.
+
+        :param first: nothing was read before, and nothing claimed.
+        """
+        if self._breakers_on and state.outage is not None and self._breakers.get(name, FRESH).outage is None and not first:
+            self._shut_now.add((name, ""))
+        self._breakers[name] = state
 
     def _is_shut(self, name: str, now: int) -> bool:
         paused = None if self._force else self._shut.paused(name, self._lane, now)
@@ -133,14 +141,22 @@ class Gatekeeper:
 
     @property
     def has_shut(self) -> bool:
-        """Whether a kind was shut since the last turn."""
+        """Whether a gate was shut since the last turn."""
         return bool(self._shut_now)
 
-    def take_shut(self) -> set[str]:
-        """Return the kinds that were shut since the last call."""
+    def take_shut(self) -> set[tuple[str, str]]:
+        """Return the gates that were shut since the last call."""
         with self._lock:
             shut, self._shut_now = self._shut_now, set()
         return shut
+
+    def is_behind(self, claimed: Claimed, shut: Collection[tuple[str, str]]) -> bool:
+        """Return whether a flag is behind one of these gates: its kind's, or its bucket's."""
+        return (self._handlers[claimed.kind].kind, "") in shut or self._gate_of(claimed) in shut
+
+    def has_heard(self, name: str) -> bool:
+        """Return whether all is written that flags of a kind told, and its gate stayed open."""
+        return not any(gate[0] == name for gate in (*self._shut_now, *self._notes.pending()))
 
     def closing(self, kind: str, now: int) -> Closing | None:
         """Return until when a kind may not be claimed, as far as is known, and why; None: it may."""
@@ -403,9 +419,8 @@ class Gatekeeper:
         if longer:
             self._set(name, {"closed_until": closing.until, "closed_why": closing.why[:500]}, bucket)
             bump(self._connections.engine, "gate")
-        if not bucket:
-            self._shut_now.add(name)
-        else:
+        self._shut_now.add((name, bucket))
+        if bucket:
             self.buckets[name].close(bucket, closing.until)
         return longer
 
@@ -425,7 +440,7 @@ class Gatekeeper:
         self._breakers[name] = state
         if event is not None:
             if event == breaker.OUTAGE_BEGAN:
-                self._shut_now.add(name)
+                self._shut_now.add((name, ""))
             news.append(lambda: self._tell(name, event, breaker.why(state) or breaker.why(before) or ""))
         return {} if state is before else {"breaker": state.text()}
 

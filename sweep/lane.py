@@ -21,11 +21,12 @@ from .claims import Claimed, Store
 from .crew import Crew
 from .demand import SATED
 from .discovery import Discovery, Found
+from .doubts import Doubts
 from .gatekeeper import Gatekeeper
 from .member import Member
 from .outcomes import DONE, EXPIRED, NOT_STARTED, Outcome
 from .parts import HELD, Parts
-from .settler import Done, News, OnDead, Settled, Settler
+from .settler import Done, News, OnDead, Settlement, Settler
 from .slots import Slots
 from .tally import Tally
 from .threads import Pool
@@ -119,6 +120,8 @@ class Lane:
             kind: each.kind for kind, each in handlers.items() if each.options.limit is not None and each.options.per is None
         }
         pool.slots = Slots(limited, self.gates.slots)
+        patience = {each.kind: each.options.breaker for each in handlers.values() if shared.breakers and each.options.breaker}
+        pool.doubts = Doubts({kind: each.kind for kind, each in handlers.items()}, patience)
         pool.by_turns = frozenset(kind for kind, each in handlers.items() if each.options.per is not None)
         pool.is_urgent = lambda: self.gates.has_shut
         self.claimer = Claimer(handlers, self._store, pool, self._pacer, self._member, self._parts, self.discovery, self.gates)
@@ -298,6 +301,7 @@ class Lane:
                 due = hinted or (self.claimer.due(now) if looks else [])
                 self._resize()
                 if not (outcomes or recalled or found or due or self.claimer.in_doubt or self.gates.has_notes):
+                    self.pool.let_start(self.gates.has_heard)
                     return False
                 done = self._write(Turn(now, outcomes, recalled, found, due))
             except BaseException:
@@ -306,6 +310,7 @@ class Lane:
                 self.gates.rolled_back()
                 raise
             self.pool.give(done.claimed)
+            self.pool.let_start(self.gates.has_heard)
             total.update(done.counts)
         for tell in done.news:
             tell()
@@ -322,7 +327,8 @@ class Lane:
             outcomes, held = self.settler.free_to_settle(turn.outcomes)
             settled = self.settler.settle(outcomes, turn.now)
             settled.counts["released"] += self._store.give_back(turn.recalled, turn.now)
-            self._note(outcomes, turn)
+            others = [done for done in outcomes if done[1] is not DONE]
+            self._note(outcomes, others, turn)
             settled.news += self.gates.write(turn.now)
             discovered = sum(self.discovery.turn_into_flags(handler, rows, turn.now) for handler, rows in turn.found)
             due = turn.due
@@ -330,7 +336,7 @@ class Lane:
                 due = self.claimer.due(turn.now)
             claimed = self.claimer.claim(due, turn.now)
             self.gates.free(self.pool.slots.in_hand + _in_hand(claimed, self.pool.slots), self._member.id)
-            tally = self._count(outcomes, settled, turn.now)
+            tally = self._count(_of_those_that_ran(outcomes, others), settled, turn.now)
         self.gates.committed()
         # Only now: a commit whose answer was lost may have taken place. Then flags are claimed that nobody would ever run.
         self.claimer.committed(len(claimed))
@@ -344,9 +350,11 @@ class Lane:
         """Return whether claims of these sorts want a transaction: with what they take, or to be undone each by itself."""
         return self.discovery.has_rows or self._parts.apart or any(self.gates.takes(kind) for _, kind in due)
 
-    def _note(self, outcomes: list[Done], turn: Turn) -> None:
-        """Have the gates know what flags tell of them."""
-        others = [done for done in outcomes if done[1] is not DONE]
+    def _note(self, outcomes: list[Done], others: list[Done], turn: Turn) -> None:
+        """Have the gates know what flags tell of them.
+
+        :param others: those that did not just succeed.
+        """
         heard = self.gates.heard() | {claimed.kind for claimed, outcome, _ in others if outcome.fingerprint is not None}
         for claimed, outcome, _ in outcomes if heard else others:
             if _answered(claimed, outcome):
@@ -356,8 +364,9 @@ class Lane:
                 self.gates.ended(claimed, outcome.fingerprint)
             elif outcome is NOT_STARTED or outcome is EXPIRED:
                 self.gates.returned([claimed])
-            elif outcome.closes and outcome.after is not None:
-                self.gates.waits(claimed, turn.now + int(outcome.after * SECOND), f"a handler asked for it: {outcome.error}")
+            elif outcome.closes:
+                until = turn.now + int(outcome.wait(self.handlers[claimed.kind], claimed) * SECOND)
+                self.gates.waits(claimed, until, f"a handler asked for it: {outcome.error}")
             elif outcome.counted != "failed":
                 self.gates.unanswered(claimed)
         self.gates.returned(turn.recalled)
@@ -367,12 +376,12 @@ class Lane:
                     buckets.ended(claimed.rare.bucket)
             self.gates.stir(turn.now)
 
-    def _count(self, outcomes: list[Done], settled: Settled, now: int) -> Tally:
+    def _count(self, ran: list[Done], settled: Settlement, now: int) -> Tally:
         """Count what was settled, within the same transaction and last in it: nobody waits long for what it holds."""
         tally = Tally()
         for (kind, how), count in settled.ended.items():
             tally.add(kind, how, count)
-        tally.ran((done for done in outcomes if done[1] is not NOT_STARTED and done[1] is not EXPIRED), now, time.monotonic())
+        tally.ran(ran, now, time.monotonic())
         with self._parts.part("what was done is not counted"):
             self._store.count(tally.rows(self._member.id, now))
         return tally
@@ -387,7 +396,7 @@ class Lane:
         shut = self.gates.take_shut()
         if self.stopping or before != self._claims_under:
             return self.pool.recall()
-        return self.pool.recall({kind for kind, each in self.handlers.items() if each.kind in shut}) if shut else []
+        return self.pool.recall(lambda claimed: self.gates.is_behind(claimed, shut)) if shut else []
 
     def _wants_more(self) -> bool:
         wants = not self.stopping and self.claimer.left != 0
@@ -403,6 +412,12 @@ def _answered(claimed: Claimed, outcome: Outcome) -> bool:
     if outcome.counted == "snoozed":
         return claimed.progressed
     return outcome.counted == DONE.counted and outcome is not NOT_STARTED
+
+
+def _of_those_that_ran(outcomes: list[Done], others: list[Done]) -> list[Done]:
+    if not any(outcome is NOT_STARTED or outcome is EXPIRED for _, outcome, _ in others):
+        return outcomes
+    return [done for done in outcomes if done[1] is not NOT_STARTED and done[1] is not EXPIRED]
 
 
 def _in_hand(claimed: list[Claimed], slots: Slots) -> Counter[str]:

@@ -32,7 +32,7 @@ class Outcome:
     exception: BaseException | None = None
     fingerprint: str | None = None
     closes = False
-    after: float | None = None
+    """Whether all others of its kind, or its bucket, wait as long as this flag."""
 
     def lowers(self, handler: Handler) -> bool:
         """Return whether the flag comes down."""
@@ -51,6 +51,10 @@ class Outcome:
         :param now: microseconds UTC.
         """
         raise NotImplementedError(f"{type(self).__name__} is not settled by a step")
+
+    def wait(self, handler: Handler, claimed: Claimed) -> float:
+        """Return the seconds until the flag may be tried again."""
+        return 0.0
 
     def tell(self, claimed: Claimed, how: str) -> None:
         """Say what is to be said of a flag that was lowered, once that has committed."""
@@ -98,12 +102,14 @@ class Failed(Outcome):
     counted = "failed"
 
     def step(self, handler: Handler, claimed: Claimed, now: int) -> Step:
-        options, attempts = handler.options, claimed.attempts + 1
-        if self.final or attempts >= options.max_attempts:
+        attempts = claimed.attempts + 1
+        if self.final or attempts >= handler.options.max_attempts:
             return Step("dead", attempts, now, 0, _longest(handler, now), error=self.error)
-        wait = options.backoff.delay(attempts) if self.after is None else self.after
-        due = now + int(wait * SECOND)
+        due = now + int(self.wait(handler, claimed) * SECOND)
         return Step("waiting", attempts, due, attempts, due, error=self.error)
+
+    def wait(self, handler: Handler, claimed: Claimed) -> float:
+        return handler.options.backoff.delay(claimed.attempts + 1) if self.after is None else self.after
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ..gates.fingerprint import fingerprint
 from ..handlers import Handler
 from ..logs import clean, describe, headline
 from .atomic import guarded, kept_open, leaked, unmasked
-from .claims import Claimed, Store
+from .claims import NO_RARE, Claimed, Store
 from .context import FlagContext
 from .outcomes import DONE, EXPIRED, Discarded, Failed, Lowered, Outcome, Parked, Settled, Snoozed
 
@@ -54,15 +54,18 @@ class Performer:
         payload = claimed.payload
         if type(payload) is not dict:
             return Parked(str(payload) if isinstance(payload, Damaged) else "its payload is not a JSON object")
-        if claimed.rare.expires_at is not None and claimed.rare.expires_at <= self.clock.now():
+        if claimed.rare is not NO_RARE and (until := claimed.rare.expires_at) is not None and until <= self.clock.now():
             return EXPIRED
+        outcome: Outcome
         try:
             if claimed.trouble:
                 raise claimed.trouble
             if handler.wants_flag:
                 payload = {**payload, "flag": FlagContext(claimed, handler.options.atomic, self.store, self.stopping)}
-            run: Callable[..., Outcome] = self._atomically if handler.options.atomic else self._call
-            outcome = run(handler, claimed, payload)
+            if handler.options.atomic:
+                outcome = self._atomically(handler, claimed, payload)
+            else:
+                outcome = self._call(handler, claimed, payload)
         except BaseException as error:
             outcome = self._failed(handler, error)
         return outcome if self.store.connections.site.is_closed() else self._tidied(handler, outcome)
@@ -78,7 +81,8 @@ class Performer:
 
     def _call(self, handler: Handler, claimed: Claimed, payload: dict[str, Any]) -> Lowered:
         if handler.rows is None:
-            _refuse_unrun(handler.function(**payload))
+            if (result := handler.function(**payload)) is not None:
+                _refuse_unrun(result)
             return DONE
         arguments = dict(payload)
         # Not on the site's connection, which is the handler's to open; but within its transaction it sees what it wrote.
@@ -138,7 +142,7 @@ class Performer:
             if isinstance(error, Discard):
                 return Discarded(clean(str(error)))
             if isinstance(error, Retry):
-                return self._asked_again(handler, error)
+                return _asked_again(error)
         except BaseException as bad:  # A bad duration, or a reason that has no text.
             error = bad
         if isinstance(error, handler.options.discard_on):
@@ -147,13 +151,13 @@ class Performer:
             describe(error), error, final=not isinstance(error, handler.options.retry_on), fingerprint=fingerprint(error)
         )
 
-    def _asked_again(self, handler: Handler, error: Retry) -> Failed:
-        """Return the outcome of a handler that asked to be tried again; one with a wait of its own says nothing of others."""
-        if error.after is None:
-            after = handler.options.backoff.delay(1) if error.all else None
-            alike = None if error.all else fingerprint(error)
-            return Failed(clean(str(error)), error, after, closes=error.all, fingerprint=alike)
-        return Failed(clean(str(error)), error, seconds(error.after, "Retry(after)"), closes=error.all)
+
+def _asked_again(error: Retry) -> Failed:
+    """Return the outcome of a handler that asked to be tried again; one with a wait of its own, or for all, says nothing of its
+    provider that a breaker were to guess."""
+    after = None if error.after is None else seconds(error.after, "Retry(after)")
+    alike = fingerprint(error) if error.after is None and not error.all else None
+    return Failed(clean(str(error)), error, after, closes=error.all, fingerprint=alike)
 
 
 def _refuse_unrun(result: Any) -> None:

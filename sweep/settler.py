@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 
 from ..config import SECOND
 from ..handlers import Handler
@@ -27,6 +28,8 @@ Done = tuple[Claimed, Outcome, float]
 News = list[Callable[[], None]]
 """What is to be told once the transaction has committed."""
 
+ID = attrgetter("id")
+
 OnDead = Callable[[Claimed, str], None]
 
 
@@ -35,7 +38,7 @@ REASON = 500
 
 
 @dataclass
-class Settled:
+class Settlement:
     """What settling did.
 
     :param counts: how many flags met which outcome.
@@ -47,7 +50,7 @@ class Settled:
     news: News = field(default_factory=list)
     ended: Counter[tuple[str, str]] = field(default_factory=Counter)
 
-    def add(self, other: Settled) -> None:
+    def add(self, other: Settlement) -> None:
         """Add what another part did."""
         self.counts.update(other.counts)
         self.news += other.news
@@ -121,24 +124,24 @@ class Settler:
 
     # Settling, within the open transaction.
 
-    def settle(self, outcomes: list[Done], now: int) -> Settled:
+    def settle(self, outcomes: list[Done], now: int) -> Settlement:
         """Settle outcomes within the open transaction."""
         return self._settle_each(outcomes, now) if self._parts.apart else self._settle(outcomes, now)
 
-    def _settle(self, outcomes: list[Done], now: int) -> Settled:
-        settled = Settled()
+    def _settle(self, outcomes: list[Done], now: int) -> Settlement:
+        settled = Settlement()
         lowered: dict[int, list[Claimed]] = defaultdict(list)
-        rest, unstarted = [], []
+        rest, unstarted, kept = [], [], self._kept
         for done in outcomes:
             claimed, outcome, _ = done
-            if outcome is DONE and (claimed.rare is NO_RARE or claimed.rare.schedule is None) and claimed.kind not in self._kept:
+            if outcome is DONE and (claimed.rare is NO_RARE or claimed.rare.schedule is None) and claimed.kind not in kept:
                 lowered[claimed.token].append(claimed)
             elif outcome is NOT_STARTED:
                 unstarted.append(claimed)
             else:
                 rest.append(done)
         for token, flags in lowered.items():
-            gone, bumped = self._store.lower([claimed.id for claimed in flags], token)
+            gone, bumped = self._store.lower(list(map(ID, flags)), token)
             settled.counts.update(lowered=gone, again=bumped, lost=len(flags) - gone - bumped)
             settled.ended[flags[0].kind, DONE.counted] += gone + bumped
         if unstarted:
@@ -168,9 +171,9 @@ class Settler:
             return [Event(claimed.id, claimed.kind, claimed.key, "succeeded", "", *ran)]
         return []
 
-    def _settle_each(self, outcomes: list[Done], now: int) -> Settled:
+    def _settle_each(self, outcomes: list[Done], now: int) -> Settlement:
         """Settle one by one, since together they could not be: the flag to blame has failed, all others count."""
-        settled = Settled()
+        settled = Settlement()
         for claimed, outcome, took in outcomes:
             try:
                 with self._connections.undoable():
@@ -181,7 +184,7 @@ class Settler:
             settled.add(one)
         return settled
 
-    def _settle_failed(self, claimed: Claimed, error: Exception, took: float, now: int) -> Settled:
+    def _settle_failed(self, claimed: Claimed, error: Exception, took: float, now: int) -> Settlement:
         """Settle a flag whose outcome the database does not take, as a failure; where not even that goes, leave it claimed."""
         for text in (describe(error), f"its outcome could not be kept: {type(error).__name__}"):
             try:
@@ -191,7 +194,7 @@ class Settler:
                 self._parts.raise_if_away(again)
                 error = again
         log.error("%s (flag %d) cannot be settled, it stays claimed: %s", claimed.kind, claimed.id, headline(describe(error)))
-        return Settled(Counter(lost=1))
+        return Settlement(Counter(lost=1))
 
     def _settle_one(self, claimed: Claimed, outcome: Outcome, now: int) -> tuple[str, Callable[[], None]]:
         if outcome.settled is not None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ..config import SECOND
@@ -31,6 +31,10 @@ def most_of(slot: int) -> float:
     return 2 ** (9 + 2 * slot) / SECOND
 
 
+Ran = tuple[Claimed, Any, float]
+"""A flag, what became of it, and the seconds that it took."""
+
+
 class Tally:
     """Add up what became of flags; a row for each kind."""
 
@@ -41,21 +45,16 @@ class Tally:
         """Count flags that ended in this way: one of ``HOWS``."""
         self._rows[kind][HOWS[how]] += count
 
-    def ran(self, done: Iterable[tuple[Claimed, Any, float]], now: int, clock: float) -> None:
+    def ran(self, done: Sequence[Ran], now: int, clock: float) -> None:
         """Take note of how long flags ran, and how long they had been due when they began.
 
         :param done: each with the seconds that it ran, behind what became of it.
         :param now: microseconds UTC; ``clock``: the same moment, in seconds of the system's monotonic clock.
         """
-        by_kind: dict[str, list[tuple[Claimed, Any, float]]] = defaultdict(list)
-        for each in done:
-            by_kind[each[0].kind].append(each)
-        for kind, runs in by_kind.items():
-            row, slots = self._rows[kind], [0] * len(DURATIONS)
-            times = [int(seconds * SECOND) for _, _, seconds in runs]
-            for took in times:
-                slots[_SLOTS[took.bit_length()]] += 1
-            row[FIRST:] = [one + more for one, more in zip(row[FIRST:], slots, strict=True)]
+        for kind, runs in _by_kind(done).items():
+            row, times = self._rows[kind], [int(seconds * SECOND) for _, _, seconds in runs]
+            for bits, count in Counter(map(int.bit_length, times)).items():
+                row[FIRST + _SLOTS[bits]] += count
             row[SPENT] += sum(times)
             row[LONGEST] = max(row[LONGEST], max(times))
             latest = max([claimed.began * SECOND - claimed.due_at for claimed, _, _ in runs])
@@ -72,3 +71,14 @@ class Tally:
         for kind, row in self._rows.items():
             if ran := sum(row[FIRST:]):
                 yield kind, ran, row[SPENT] / SECOND
+
+
+def _by_kind(done: Sequence[Ran]) -> dict[str, Sequence[Ran]]:
+    """Return flags by their kinds; in most turns there is one, and nothing to part."""
+    kinds = {claimed.kind for claimed, _, _ in done}
+    if len(kinds) < 2:
+        return dict.fromkeys(kinds, done)
+    parted: dict[str, list[Ran]] = {kind: [] for kind in kinds}
+    for each in done:
+        parted[each[0].kind].append(each)
+    return dict(parted)

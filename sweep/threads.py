@@ -6,9 +6,10 @@ import logging
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Collection
+from collections import Counter, deque
+from collections.abc import Callable
 from contextlib import suppress
+from operator import attrgetter
 from queue import SimpleQueue
 
 from ..config import SECOND
@@ -16,12 +17,15 @@ from ..logs import Seldom
 from .blackbox import crash_stack
 from .claims import Claimed
 from .demand import HUNGRY, WHEN_FREE, Demand
+from .doubts import Doubts
 from .member import Member
-from .outcomes import NOT_STARTED, Outcome
+from .outcomes import DONE, NOT_STARTED, Outcome
 from .perform import Performer
 from .slots import Slots
 
 log = logging.getLogger("flagsweep")
+
+KIND = attrgetter("kind")
 
 
 class Pool:
@@ -74,6 +78,10 @@ class Pool:
         self._closed = False
         self.slots = Slots({}, {})
         """The limits of kinds within this consumer."""
+        self.doubts = Doubts({}, {})
+        """Kinds of which no flag is to start until their gates have heard of those that failed."""
+        self._asked_of: frozenset[str] = frozenset()
+        """Those of which the turn has collected the failures."""
         self.by_turns: frozenset[str] = frozenset()
         """Kinds whose buckets take turns."""
         self.is_urgent: Callable[[], bool] = lambda: False
@@ -95,14 +103,14 @@ class Pool:
 
     def free_threads(self) -> int:
         """Return how many threads have nothing to do, and nothing that they would take next."""
-        return self.size - len(self.running) - len(self._todo)
+        return self.size - len(self.running) - len(self._todo) - len(self.doubts)
 
     def room(self, kind: str) -> int:
         """Return how many flags of a kind would be started within ``AHEAD``; its pace unknown: how many threads are free."""
         free = self.size - len(self.running)
         pace = self._pace.get(kind)
         ahead = self.TURN if kind in self.by_turns else self.AHEAD
-        return int(free if pace is None else max(free, self.size * ahead / pace)) - len(self._todo)
+        return int(free if pace is None else max(free, self.size * ahead / pace)) - len(self._todo) - len(self.doubts)
 
     def give(self, flags: list[Claimed]) -> None:
         """Hand over claimed flags."""
@@ -111,7 +119,7 @@ class Pool:
         self._todo.extend(flags)
         self._low_water = len(self._todo) // 2
         if flags and not self.is_inline:
-            expected = sum(self._pace.get(f.kind, self.CHUNK) for f in flags)
+            expected = sum(count * self._pace.get(kind, self.CHUNK) for kind, count in Counter(map(KIND, flags)).items())
             self._wake(min(len(flags), 1 + int(expected / self.CHUNK)))
 
     def has_threads(self) -> bool:
@@ -120,10 +128,8 @@ class Pool:
 
     def collect(self) -> list[tuple[Claimed, Outcome, float]]:
         """Return the outcomes so far, with the seconds that each took."""
-        done = []
-        with suppress(IndexError):
-            while True:
-                done.append(self._done.popleft())
+        self._asked_of, take = self.doubts.kinds, self._done.popleft
+        done = [take() for _ in range(len(self._done))]  # Nobody else takes of them.
         self._asked = False
         self.outstanding -= len(done)
         self.slots.count((claimed for claimed, *_ in done), -1)
@@ -135,16 +141,25 @@ class Pool:
         self.outstanding += len(done)
         self.slots.count((claimed for claimed, *_ in done), 1)
 
-    def recall(self, kinds: Collection[str] | None = None) -> list[Claimed]:
-        """Return what was given and not started; the flags of these kinds alone, or all."""
-        flags, kept = self.slots.recall(), []
+    def let_start(self, has_heard: Callable[[str], bool]) -> None:
+        """Let those start that waited until the gates of their kinds have heard of the failures that were collected, and which
+        stayed open."""
+        if not (self._asked_of or self.doubts):
+            return
+        flags = self.doubts.answered(frozenset(name for name in self._asked_of if has_heard(name)))
+        self._todo.extendleft(reversed(flags))
+        if flags and not self.is_inline:
+            self._wake(len(flags))
+
+    def recall(self, unwanted: Callable[[Claimed], bool] = lambda claimed: True) -> list[Claimed]:
+        """Return what was given, has not started and is unwanted."""
+        flags = self.slots.recall()
         with suppress(IndexError):
             while True:
                 flags.append(self._todo.pop() if self._todo else self._parked.pop())
-        if kinds is not None:
-            kept = [claimed for claimed in reversed(flags) if claimed.kind not in kinds]
-            flags = [claimed for claimed in flags if claimed.kind in kinds]
-            self._todo.extend(kept)
+        kept = [claimed for claimed in reversed(flags) if not unwanted(claimed)]
+        flags = [claimed for claimed in flags if unwanted(claimed)] + self.doubts.recall(unwanted)
+        self._todo.extend(kept)
         self.outstanding -= len(flags)
         self.slots.count(flags, -1)
         return flags
@@ -157,7 +172,7 @@ class Pool:
         """Return the claims of the flags it has; one that a thread takes at this instant may be missing."""
         running = [claimed for claimed, _ in list(self.running.values())]
         done = [claimed for claimed, *_ in self._done.copy()]
-        waiting = (*self._todo.copy(), *self._parked.copy(), *self.slots.waiting())
+        waiting = (*self._todo.copy(), *self._parked.copy(), *self.slots.waiting(), *self.doubts.waiting())
         return {claimed.token for claimed in (*waiting, *running, *done)}
 
     def learn(self, kind: str, count: int, spent: float) -> None:
@@ -222,7 +237,12 @@ class Pool:
 
     def _is_ready(self) -> bool:
         done = len(self._done)
-        if self.is_urgent() or done >= self.outstanding or (done and time.monotonic() - self._first_done >= self.GROUP):
+        if (
+            self.is_urgent()
+            or done >= self.outstanding
+            or (done and self.doubts.kinds)
+            or (done and time.monotonic() - self._first_done >= self.GROUP)
+        ):
             return True
         if self.demand.hungry == HUNGRY:
             return len(self._todo) <= self._low_water or self.stopping
@@ -231,7 +251,7 @@ class Pool:
     def _patience(self) -> float:
         if self._has_stuck():
             return self.CHUNK
-        if self._parked:
+        if self._parked or self.doubts:
             return self.GROUP
         return max(0.0, self.GROUP - (time.monotonic() - self._first_done)) if self._done else 1.0
 
@@ -300,14 +320,17 @@ class Pool:
 
     def _perform_some(self, slot: int | None, most: int) -> None:
         me, todo, running, runs, done = threading.get_ident(), self._todo, self.running, self._runs, self._done
+        doubts, limited_kinds, threads = self.doubts, self.slots.names, self._threads
         began = time.monotonic()
         for _ in range(most):
             try:
-                if self._is_surplus():
+                if len(threads) > self.size:  # As ``_is_surplus`` says, without a call for each flag.
                     break
                 claimed = todo.popleft()
             except IndexError:
                 break
+            if doubts.kinds and doubts.holds(claimed):
+                continue
             if runs.setdefault(claimed.id, me) != me:  # Claimed anew, under whatever id: it starts not beside itself.
                 self._parked.append(claimed)
                 continue
@@ -315,7 +338,7 @@ class Pool:
                 del runs[claimed.id]
                 self._parked.append(claimed)
                 continue
-            if (limited := claimed.kind in self.slots.names) and not self.slots.begin(claimed):
+            if (limited := claimed.kind in limited_kinds) and not self.slots.begin(claimed):
                 del runs[claimed.id]
                 if claimed.suspect:
                     self._performer.alone.release()
@@ -331,8 +354,10 @@ class Pool:
                 self._first_done = ended
             done.append((claimed, outcome, ended - began))
             began = ended
+            if outcome is not DONE or doubts.failing:
+                doubts.note(claimed, outcome)
             low = len(todo) <= self._low_water
-            if len(done) == 1 or (low and not self._asked):
+            if len(done) == 1 or (low and not self._asked) or doubts.kinds:
                 self._asked = low
                 self.demand.post()
         running.pop(me, None)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import threading
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import psutil
@@ -26,11 +27,15 @@ from servers import (  # noqa: F401 (for every test)
 )
 
 from flagsweep import FlagSweep
+from flagsweep.config import Settings
 
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
+
+for setting in ("APP", "CONFIG", *(each.name.upper() for each in fields(Settings))):
+    os.environ.pop(f"FLAGSWEEP_{setting}", None)  # What somebody has exported for a site of their own.
 
 # What is ignored here, under nohup or in a shell's background, every child would ignore, too.
 for ignored, handler in ((signal.SIGHUP, lambda *_: None), (signal.SIGINT, signal.default_int_handler)):
@@ -55,6 +60,7 @@ _ON_SERVERS = (
     "columns",
     "conformance",
     "counting",
+    "damage",
     "edits",
     "errors",
     "firing",

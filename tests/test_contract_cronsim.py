@@ -9,6 +9,7 @@ from itertools import islice, takewhile
 from zoneinfo import ZoneInfo
 
 import pytest
+from changes_of_zones import Endless, Watched
 from cronsim import CronSim, CronSimError
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -126,20 +127,6 @@ def test_a_day_without_midnight_makes_it_fire_at_a_time_that_is_not_named():
     cairo = ZoneInfo("Africa/Cairo")
     assert fires("*/30 0 * * 5", "2023-04-27", "2023-04-28 12:00", cairo) == ["28 00:00+0200"]
     assert fires("*/30 0 * * *", "2023-04-27 01:00", "2023-04-28 12:00", cairo) == []
-
-
-class Endless(Exception):
-    pass
-
-
-class Watched(CronSim):
-    steps = 0
-
-    def tick(self, seconds=1):
-        self.steps += 1
-        if self.steps > 20_000:
-            raise Endless
-        super().tick(seconds)
 
 
 @pytest.mark.parametrize(

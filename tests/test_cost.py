@@ -9,7 +9,7 @@ import pytest
 from peewee import BooleanField, Model
 from playhouse.test_utils import assert_query_count, count_queries
 
-from flagsweep import Backoff, FlagSweep
+from flagsweep import Backoff, FlagSweep, Retry
 from flagsweep.config import SECOND
 from flagsweep.databases import sqlite
 from flagsweep.databases.raising import Terms
@@ -30,8 +30,8 @@ class Site:
         self.flags.init()
         self.store, self.verbs = self.flags.store, self.flags.verbs
         self.handler = self.flags.handler("work", backoff=Backoff())(lambda n: None)
-        self.flags.database.connect()
-        self.store.connections.engine.connect()
+        self.flags.database.connect(reuse_if_open=True)
+        self.store.connections.engine.connect(reuse_if_open=True)
 
     def fill(self, count, kind="work", priority=0, due=NOW, state="waiting", start=1_000_000):
         """Put many flags up, in one statement each thousand."""
@@ -301,6 +301,46 @@ def test_claiming_costs_the_same_beside_twenty_thousand(site, alone, crowd, anal
     CROWDS[crowd](site)
     after(site)
     assert cost_of_a_cycle(site) == pytest.approx(alone, rel=0.2)
+
+
+GATES = {
+    "paused": lambda flags: flags.pause("shut"),
+    "in a lane that is paused": lambda flags: flags.pause(lane="default"),
+    "asked to wait": lambda flags: shut_by_itself(flags, Retry("1h", all=True)),
+    "whose provider is away": lambda flags: shut_by_itself(flags, ConnectionError("no route")),
+    "whose budget is used up": lambda flags: None,
+}
+
+
+def shut_by_itself(flags, error):
+    def shut(n):
+        raise error
+
+    flags.handlers["shut"].function = shut
+    flags.sweep()
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_a_sweep_costs_the_same_beside_twenty_thousand_behind_a_closed_gate(gate):
+    site = Site(":memory:")  # Without threads: each sweep takes the same turns.
+    flags = site.flags
+    flags.handler("shut", budget="10/d" if "budget" in gate else None)(lambda n: None).raise_many([(n,) for n in range(40)])
+    other = flags.handler("other", lane="other")(lambda n: None)
+    GATES[gate](flags)
+    flags.sweep()
+
+    def cost():
+        other.raise_many([(n,) for n in range(100)])
+        with steps(flags.database) as count:
+            assert +flags.sweep() == {"lowered": 100}
+        return count[0]
+
+    cost()
+    before = cost()
+    site.fill(MANY, kind="shut")
+    beside = cost()
+    site.close()
+    assert beside == pytest.approx(before, rel=0.1)
 
 
 def test_the_measure_sees_a_query_that_reads_what_it_need_not(site, monkeypatch):

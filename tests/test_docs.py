@@ -56,6 +56,26 @@ def test_the_readme_lists_every_setting_and_no_other():
     assert listed == {f.name for f in fields(Settings)}
 
 
+def test_what_growing_copies_is_all_there_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sites = [flagsweep.FlagSweep(f"sqlite:///{name}.db") for name in ("site", "new")]
+    for site in sites:
+        site.init()
+        site.handler("send", per="user_id", expires="1h")(lambda user_id: 1 / 0).every("1h", arguments=(1,))
+    sites[0].handlers["send"].raise_many([(1,), (2,)])
+    sites[0].pause("send", reason="moves"), sites[0].schedules.add("nightly", "send", cron="0 4 * * *", arguments=(3,))
+    (copy,) = blocks((ROOT / "docs" / "growing.md").read_text(encoding="utf-8"), "python")
+    exec(re.sub(r"postgresql://[^\"]+", "sqlite:///new.db", copy), names := {})
+    old, new = ([site.find(), site.schedules.list(), site.gates()] for site in sites)
+    assert new == old and all(old)
+    sites[1].resume("send")
+    assert +sites[1].sweep() == {"again": 2}
+    for site in (*sites, names["old"], names["new"]):
+        site.database.close()
+        site.connections.close_thread()
+        site.connections.close_engine()
+
+
 def test_every_exported_name_has_a_docstring():
     for name in flagsweep.__all__:
         assert getattr(flagsweep, name).__doc__, name

@@ -25,7 +25,6 @@ FLOORS = (
     ("databases",),
     ("models",),
     ("adapters", "schedules", "gates"),
-    ("options",),
     ("handlers",),
     ("sweep",),
     ("queues",),

@@ -11,7 +11,7 @@ from work import running
 
 from flagsweep import Backoff, ConfigError, FlagSweep
 from flagsweep.config import Settings
-from flagsweep.options import OF_CODE, Options
+from flagsweep.handlers.options import OF_CODE, Options
 
 
 @pytest.fixture

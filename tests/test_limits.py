@@ -1,4 +1,4 @@
-"""docs/limits.md and docs/options.md tell the truth: every recipe is run, and every option is listed."""
+"""docs/limits.md, docs/options.md and the README tell the truth: every recipe is run, and all that can be said is listed."""
 
 import ast
 import inspect
@@ -15,10 +15,11 @@ from rig import idle, plain
 import flagsweep
 from flagsweep import Discard, FlagSweep, Retry, Snooze
 from flagsweep.handlers import Handler, Registry
-from flagsweep.options import OF_CODE, Options
+from flagsweep.handlers.options import OF_CODE, Options
 
 ROOT = Path(flagsweep.__file__).resolve().parent
 LIMITS = (ROOT / "docs" / "limits.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 OPTIONS = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
 RECIPES = {
     section.partition("\n")[0]: "\n".join(re.findall(r"```(?:python|toml)\n(.*?)```", section, re.DOTALL))
@@ -211,8 +212,22 @@ def test_the_reference_lists_every_option_of_a_raise_and_no_other():
     assert listed == [name for name in inspect.signature(Handler.using).parameters if name != "self"]
 
 
-def test_what_the_reference_raises_in_a_handler_can_be_raised():
-    shown = [row[0].strip("`") for row in table("In a handler")]
+def test_what_the_readme_raises_in_a_handler_can_be_raised():
+    shown = re.findall(r"^\| `raise (.*?)` \|", README, re.MULTILINE)
     for text in shown:
         assert isinstance(eval(text, {"Snooze": Snooze, "Discard": Discard, "Retry": Retry}), (Snooze, Discard, Retry))
     assert {text.partition("(")[0] for text in shown} == {"Snooze", "Discard", "Retry"}
+
+
+def test_the_readme_lists_all_that_a_handler_gets_as_its_flag(make):
+    flags, got = make(), []
+
+    @flags.handler
+    def look(flag):
+        got.extend(name for name in dir(flag) if not name.startswith("_"))
+
+    look.raise_flag()
+    flags.sweep(raise_errors=True)
+    rows = README[README.index("| `flag.` | |") :].partition("\n\n")[0].splitlines()[2:]
+    listed = [name for row in rows for name in re.findall(r"`(\w+)[`(]", row.split("|")[1])]
+    assert sorted(listed) == sorted(got)

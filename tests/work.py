@@ -28,8 +28,8 @@ from peewee import BooleanField, DatabaseError, IntegerField, Model
 from flagsweep import Discard, FlagSweep, FlagSweepError, Retry, Snooze, testing
 from flagsweep.config import SECOND
 from flagsweep.gates.breaker import Breaker, Outage
-from flagsweep.models import Gate, Schedule
-from flagsweep.schedules.book import Book, bump
+from flagsweep.models import Gate, Schedule, bump
+from flagsweep.schedules.book import Book
 from flagsweep.schedules.declared import Plan, key_of
 from flagsweep.sweep.threads import Pool
 

@@ -20,9 +20,10 @@ def consumer(patient: Patient) -> Finding:
         return Finding("warn", "consumer", "this user cannot see whether it lives", "call doctor as the user that runs it")
     if running:
         who = "consumer {id} (pid {pid} on {host}, since {started_at:.19}Z) runs".format(**running[0])
-        if late := patient.overdue(patient.known):
+        if late := patient.overdue(lambda kind: patient.known(kind) and patient.gate_before(kind) is None):
             text = f"{who}, but flags of {names(late)} are overdue"
-            fix = "if it is another application's, start this one's 'flagsweep run'; else its threads are too few, or hang"
+            reasons = "its threads are too few, or hang, or limits let few through ('flagsweep gates')"
+            fix = f"if it is another application's, start this one's 'flagsweep run'; else {reasons}"
             return Finding("warn", "consumer", text, fix)
         return Finding("ok", "consumer", f"{who}; flags that are due: {due}")
     if not due:
@@ -30,6 +31,17 @@ def consumer(patient: Patient) -> Finding:
     return Finding(
         "warn", "consumer", f"none runs; flags that are due: {due}", "start 'flagsweep run', or call 'flagsweep sweep'"
     )
+
+
+def gates(patient: Patient) -> Finding:
+    """Look for flags that wait behind a closed gate for long: somebody may have forgotten a pause."""
+    held = [(kind, gate) for kind in patient.overdue(patient.known) if (gate := patient.gate_before(kind)) is not None]
+    if not held:
+        return Finding("ok", "gates", "no flag is overdue behind a closed one")
+    text = f"overdue behind closed ones: flags of {names(f'{kind} ({gate.why})' for kind, gate in held)}"
+    if all(gate.by is None and gate.breaker is None for _, gate in held):  # As their quiet hours and limits want it.
+        return Finding("ok", "gates", text)
+    return Finding("warn", "gates", text, "'flagsweep gates' shows since and until when, 'flagsweep resume' ends a pause")
 
 
 def leftovers(patient: Patient) -> Finding:
@@ -63,4 +75,4 @@ def pool(patient: Patient) -> list[Finding]:
     return [Finding("warn", "pool", *problem)] if problem else []
 
 
-SWEEPING: list[Check] = [consumer, leftovers, pool]
+SWEEPING: list[Check] = [consumer, gates, leftovers, pool]

@@ -9,7 +9,9 @@ from typing import Any
 
 from ...config import SECOND
 from ...consumer.keeper import OVERDUE
+from ...gates.shut import ALL
 from ...models import Schedule
+from ..gate_info import GateInfo
 from ..schedule_info import ScheduleInfo, rows_of
 from ..site import Site
 from .finding import Finding
@@ -41,6 +43,20 @@ class Patient:
     def schedules(self) -> list[ScheduleInfo]:
         known = bool(self.site.handlers)
         return [ScheduleInfo.of(row, self.now, self.known(row.kind) if known else None) for row in self.schedule_rows]
+
+    @cached_property
+    def closed(self) -> dict[tuple[str, str], GateInfo]:
+        """The gates that are closed just now, by sort and name; those of buckets and schedules are left out."""
+        gates = (gate for gate in self.site.gates() if gate.closed and not gate.bucket and gate.sort != "schedule")
+        return {(gate.sort, gate.name): gate for gate in gates}
+
+    def gate_before(self, kind: str) -> GateInfo | None:
+        """Return the closed gate behind which flags of a kind wait; None: there is none."""
+        names = [("kind", kind), (ALL, "")]
+        if kind in self.site.handled:
+            handler = self.site.handler_of(kind)
+            names[1:1] = [("kind", handler.kind), ("lane", handler.lane)]
+        return next((self.closed[name] for name in names if name in self.closed), None)
 
     def total(self, state: str, kinds: Callable[[str], bool] = lambda kind: True) -> int:
         """Return how many flags of these kinds are in a state."""

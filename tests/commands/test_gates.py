@@ -38,7 +38,7 @@ def test_a_pause_ends_at_a_time_or_after_one(shop, until):
     flagsweep("pause", "send", "--until", until)
     (gate,) = json.loads(flagsweep("gates", "--json").stdout)
     assert gate["closed"] and gate["until"] is not None
-    assert "--until must be a time" in line(flagsweep("pause", "send", "--until", "soon", code=2))
+    assert "--until must be how long from now, such as 2h" in line(flagsweep("pause", "send", "--until", "soon", code=2))
     assert "lies in the past" in line(flagsweep("pause", "send", "--until", "2020-01-01", code=2))
 
 

@@ -124,7 +124,7 @@ def test_a_wrong_spec_is_shown_with_a_caret_below_the_mistake(shop, options, tol
         (["add", "x", "send", "--every", "1h", "--arguments", "{"], "the arguments are not JSON"),
         (["add", "x", "send", "--every", "1h", "--arguments", "{}"], "missing a required argument: 'user_id'"),
         (["edit", "nightly"], "what is to be changed?"),
-        (["pause", "nightly", "--until", "yesterday"], "--until must be a time such as"),
+        (["pause", "nightly", "--until", "yesterday"], "--until must be how long from now, such as 2h, or a time"),
         (["pause", "nightly", "--until", "2020-01-01"], "until lies in the past"),
     ],
 )

@@ -56,8 +56,8 @@ def test_lengths_of_time_are_told_in_the_unit_that_suits(seconds, text):
     assert span(seconds) == text
 
 
-def in_terminal(folder, env, *arguments):
-    """Call the command on a terminal of 80 columns; return what appears there."""
+def in_terminal(folder, env, *arguments, columns=80):
+    """Call the command on a terminal; return what appears there."""
     main, end = pty.openpty()
     child = subprocess.Popen(
         [sys.executable, "-m", "flagsweep", "--app", "shop:flags", *arguments],
@@ -65,7 +65,7 @@ def in_terminal(folder, env, *arguments):
         stdout=end,
         stderr=end,
         cwd=folder,
-        env={**env, "TERM": "xterm", "COLUMNS": "80", "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**env, "TERM": "xterm", "COLUMNS": str(columns), "PYTHONDONTWRITEBYTECODE": "1"},
     )
     os.close(end)
     shown = b""
@@ -87,6 +87,15 @@ def test_on_a_terminal_long_keys_are_cut_and_ids_never(shop, folder, env):
     shown, code = in_terminal(folder, env, "list")
     assert code == 0 and "…" in shown and max(map(width_of, shown.splitlines())) <= 80
     assert re.search(r"^ ?1 +send +k+… +waiting +due \d s ago +0 +E+…", shown, re.MULTILINE)
+
+
+def test_on_a_narrow_terminal_titles_take_two_lines_and_names_are_whole(shop, folder, env):
+    shop.send.raise_flag(1)
+    plain(folder / "site.db", "UPDATE flagsweep_flag SET kind = 'send_mails'")
+    shown, code = in_terminal(folder, env, "kinds", columns=60)
+    assert code == 0 and max(map(width_of, shown.splitlines())) <= 60
+    assert re.search(r"^ +oldest +a +half +95% +time\nkind +due +due +minute +success +under +under +a day$", shown, re.MULTILINE)
+    assert re.search(r"^send_mails +1 +\d s +0 ", shown, re.MULTILINE)
 
 
 def test_on_a_terminal_a_sweep_shows_how_far_it_is_and_names_failures(shop, folder, env):

@@ -9,8 +9,7 @@ from gated import too_many
 from world import HOUR, OUTCOMES, World
 
 from flagsweep.config import SECOND
-from flagsweep.models import AWAY, Gate
-from flagsweep.schedules.book import bump
+from flagsweep.models import AWAY, Gate, bump
 
 BURST, BUDGET, LIMIT = 6, 40, 2
 

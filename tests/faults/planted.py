@@ -20,11 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "sweep"))
 import work
 from worse import Worse
 
-from flagsweep import options
 from flagsweep.config import SECOND
 from flagsweep.consumer.file_lease import Lease
 from flagsweep.databases import sqlite
 from flagsweep.databases.sqlite import flags as texts
+from flagsweep.handlers import options
 from flagsweep.models import Schedule
 from flagsweep.queues.client import SharedQueue
 from flagsweep.schedules.book import Book

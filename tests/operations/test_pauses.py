@@ -264,6 +264,19 @@ def test_a_schedule_alone_is_paused_by_its_name(flags, clock):
 # Who is meant.
 
 
+def test_what_no_code_has_any_more_goes_on_by_the_name_that_gates_shows(flags):
+    FlagSweep(flags.database).pause("former")
+    FlagSweep(flags.database).pause(lane="gone")
+    FlagSweep(flags.database).set_threads("gone", 8)
+    idle(flags, aliases="former")
+    assert flags.resume("former") and flags.resume(lane="gone") and not flags.resume("former")
+    flags.set_threads("gone", None)
+    assert flags.gates() == []
+    for change in (flags.pause, flags.resume, lambda lane: flags.set_threads(lane, None)):
+        with pytest.raises(ConfigError, match="no handler is in lane 'gone'"):
+            change(lane="gone")
+
+
 @pytest.mark.parametrize(
     ("what", "error", "told"),
     [
@@ -392,15 +405,17 @@ def consumer(url, tmp_path, until, **settings):
 
 
 @pytest.mark.parametrize("watch", ["auto", "off"])
-def test_a_running_consumer_obeys_a_pause_and_a_resume_within_a_second(url, tmp_path, until, watch):
+def test_a_running_consumer_obeys_a_pause_and_a_resume_within_a_second(url, tmp_path, until, watch, caplog):
     if watch == "off" and not url.startswith("sqlite"):
         pytest.skip("beside a file alone the keeper looks so seldom")
+    caplog.set_level("INFO", "flagsweep")
     with consumer(url, tmp_path, until, watch=watch) as (flags, work, ran, go_on):
         until(lambda: len(flags.find(state="claimed")) > 1 or watch == "off")
-        flags.pause("work")
+        flags.pause("work", reason="no route", by="ada")
         began = time.monotonic()
         until(lambda: len(flags.find(state="claimed")) == 1)
         assert time.monotonic() - began < SOON, "what had not started is given back"
+        until(lambda: "kind work waits: paused by ada: no route" in caplog.messages)
         work.raise_flag(99)
         go_on.set()
         until(lambda: flags.find(state="claimed") == [])
@@ -412,6 +427,7 @@ def test_a_running_consumer_obeys_a_pause_and_a_resume_within_a_second(url, tmp_
         assert time.monotonic() - began < SOON
         until(lambda: flags.find() == [])
         assert sorted(ran) == [*range(31), 99]
+        until(lambda: "kind work goes on" in caplog.messages)
 
 
 @pytest.mark.slow

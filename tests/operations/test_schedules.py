@@ -222,7 +222,7 @@ def test_a_schedule_that_is_not_there_is_named_with_the_nearest_that_are(flags):
     for n, name in enumerate(("nightly", "weekly", "monthly", "often", "hourly", "daily")):
         flags.schedules.add(name, "work", every="1h", arguments={"n": n})
     for verb in ("edit", "pause", "resume", "run_now", "remove", "reset"):
-        with pytest.raises(UnknownSchedule, match="there is no schedule 'nihgtly'; there are nightly"):
+        with pytest.raises(UnknownSchedule, match="there is no schedule 'nihgtly'; did you mean 'nightly'"):
             getattr(flags.schedules, verb)("nihgtly")
 
 

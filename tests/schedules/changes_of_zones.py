@@ -8,6 +8,7 @@ from functools import cache
 from itertools import takewhile
 
 from cronsim import CronSim
+from hypothesis import strategies as st
 
 SECOND = 1_000_000
 MINUTE, HOUR, DAY = 60 * SECOND, 3600 * SECOND, 86_400 * SECOND
@@ -134,3 +135,26 @@ def _first_reached(minutes, walls, named):
             if bisect_right(named, wall) > bisect_right(named, reached):
                 yield moment
             reached = wall
+
+
+@st.composite
+def changed(draw):
+    """Draw a change of a notable zone, and an expression that has to do with it."""
+    change = draw(st.sampled_from(changes(draw(st.sampled_from([zone for zone in NOTABLE if zone != "UTC"])))))
+    return change, draw(st.sampled_from(specs_about(change)))
+
+
+class Endless(Exception):
+    """Say that cronsim takes steps without end."""
+
+
+class Watched(CronSim):
+    """cronsim asked with a zone, which gives up after 20,000 steps: a year of hours is half of that."""
+
+    steps = 0
+
+    def tick(self, seconds=1):
+        self.steps += 1
+        if self.steps > 20_000:
+            raise Endless
+        super().tick(seconds)

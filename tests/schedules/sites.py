@@ -2,8 +2,7 @@
 
 from flagsweep import FlagSweep
 from flagsweep.consumer.firing import Firing
-from flagsweep.models import Schedule
-from flagsweep.schedules.book import bump
+from flagsweep.models import Schedule, bump
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 

@@ -4,7 +4,7 @@ import copy
 from itertools import pairwise
 
 import pytest
-from changes_of_zones import DAY, HOUR, MINUTE, NOTABLE, SECOND, at, changes, every_change, oracle, shown, specs_about
+from changes_of_zones import DAY, HOUR, MINUTE, NOTABLE, SECOND, at, changed, every_change, oracle, shown
 from cronsim import CronSim
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -156,16 +156,6 @@ def check(change, text):
         past = [each for each in expected if each <= moment]
         assert spec.latest(moment, low) == (past[-1] if past else None)
         assert spec.next(moment) == next((each for each in expected if each > moment), spec.next(high))
-
-
-ZONES = [zone for zone in NOTABLE if zone != "UTC"]
-
-
-@st.composite
-def changed(draw):
-    """Draw a change of a notable zone, and an expression that has to do with it."""
-    change = draw(st.sampled_from(changes(draw(st.sampled_from(ZONES)))))
-    return change, draw(st.sampled_from(specs_about(change)))
 
 
 @settings(max_examples=15)

@@ -9,9 +9,8 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from changes_of_zones import DAY, HOUR, MINUTE, NOTABLE, SECOND, at, changes, every_change, shown, specs_about
+from changes_of_zones import DAY, HOUR, MINUTE, SECOND, Endless, Watched, at, changed, changes, every_change, shown
 from croniter import CroniterBadDateError, CroniterError, croniter
-from cronsim import CronSim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,25 +22,9 @@ EXAMPLES = re.findall(r"^\| ([a-z ]+) \| `([^`]+)` in ([\w/]+), ([\d-]+) \|", DO
 ROWS = {row for row, *_ in EXAMPLES}
 
 
-class Endless(Exception):
-    """Say that cronsim takes steps without end."""
-
-
-class Cronsim(CronSim):
-    """cronsim asked with a zone, which gives up after 20,000 steps: a year of hours is half of that."""
-
-    steps = 0
-
-    def tick(self, seconds=1):
-        self.steps += 1
-        if self.steps > 20_000:
-            raise Endless
-        super().tick(seconds)
-
-
 def by_cronsim(text, zone, begin, end):
     """Return what cronsim yields from `begin` to `end`, backwards where that is the earlier; None where it never ends."""
-    simulated, found = Cronsim(text, _local(begin, zone), reverse=end < begin), []
+    simulated, found = Watched(text, _local(begin, zone), reverse=end < begin), []
     try:
         while min(begin, end) <= (moment := _moment(next(simulated))) <= max(begin, end):
             found.append(moment)
@@ -115,15 +98,6 @@ def differences(change, text):
     theirs, ours = by_croniter(text, change.zone, low, high), spec.times(low, high, 10**6)
     if theirs != ours:
         yield row_of_croniter(change, spec, ours, theirs)
-
-
-ZONES = [zone for zone in NOTABLE if zone != "UTC"]
-
-
-@st.composite
-def changed(draw):
-    change = draw(st.sampled_from(changes(draw(st.sampled_from(ZONES)))))
-    return change, draw(st.sampled_from(specs_about(change)))
 
 
 @settings(max_examples=15)

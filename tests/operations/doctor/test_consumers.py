@@ -3,9 +3,11 @@
 import os
 from contextlib import closing
 
+import pytest
 from examined import found
 from rig import plain
 
+from flagsweep import FlagSweep
 from flagsweep.consumer.membership import Enlisted
 from flagsweep.consumer.terms import RUN
 from flagsweep.operations.doctor.finding import Finding
@@ -23,6 +25,33 @@ def test_the_running_consumer_is_named(flags, db_path):
         finding = found(flags, "consumer")
         assert finding.level == "ok" and f"pid {os.getpid()}" in finding.text
     flags.connections.close_engine()
+
+
+@pytest.mark.parametrize("what", [{"kind": "send"}, {"lane": "default"}, {}], ids=str)
+def test_what_is_overdue_behind_a_closed_gate_is_no_fault_of_the_consumers(db_path, clock, what):
+    flags = FlagSweep(db_path, clock=clock)
+    flags.init()
+    flags.handler("send")(lambda user_id: None)
+    flags.handlers["send"].raise_flag(1)
+    clock.advance(60)
+    with closing(Enlisted(flags._duties(), RUN)):
+        finding = found(flags, "consumer")
+        assert finding.level == "warn" and "flags of send are overdue" in finding.text
+        assert found(flags, "gates").level == "ok"
+        flags.pause(**what, reason="audit", by="ada")
+        assert found(flags, "consumer").level == "ok"
+        finding = found(flags, "gates")
+        assert finding.level == "warn" and "flags of send (" in finding.text and "paused by ada: audit" in finding.text
+    flags.connections.close_engine()
+
+
+def test_what_waits_since_its_options_say_so_needs_no_mending(db_path, clock):
+    flags = FlagSweep(db_path, clock=clock)
+    flags.init()
+    flags.handler("send", quiet="00:00-07:00")(lambda user_id: None).raise_flag(1)
+    clock.advance(60)
+    finding = found(flags, "gates")
+    assert finding.level == "ok" and "send (quiet" in finding.text
 
 
 def test_a_consumer_whose_life_this_user_cannot_see_is_not_called_dead(flags, monkeypatch):

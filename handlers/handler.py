@@ -1,27 +1,23 @@
-"""Handlers: the site's function for a kind, its options, and its raises."""
+"""A handler: the site's function for a kind, and the raises of its flags."""
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from functools import partial, update_wrapper, wraps
+from functools import partial, update_wrapper
 from operator import itemgetter
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, get_overloads, overload
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
-from .adapters.rows import OwnRows
-from .config import Backoff, Clock, Overrides, Problems, Settings
-from .databases.raising import Occurrence, Terms
-from .errors import ConfigError, PayloadError, SignatureError, UnknownKind
-from .gates.budgets import Budget
-from .gates.quiet import Quiet
-from .gates.rates import Rate
-from .models import Raised, SiteVerbs
+from ..adapters.rows import OwnRows
+from ..config import Clock, Overrides, Settings
+from ..databases.raising import Occurrence, Terms
+from ..errors import ConfigError, PayloadError, SignatureError
+from ..models import Raised, SiteVerbs
+from ..payloads import CHUNK, Calls, Item, chunks_of, element, short
+from ..schedules.declared import Declarations, Declared, module_of
 from .options import AS_EVER, OF_CODE, Options, Raise
-from .payloads import CHUNK, Calls, Item, chunks_of, element, short
-from .schedules.declared import Declarations, Declared, module_of
 
 UNFIT_FOR_ROWS = ("key", "expires", "debounce", "longest", "replace")
 """Options of a raise that do not go with a row of the site's: the row says what is owed, and discovery raises it, too."""
@@ -50,7 +46,10 @@ class Site(Protocol):
     """What a handler needs of its FlagSweep."""
 
     clock: Clock
-    handlers: Handlers
+
+    @property
+    def declared(self) -> Declarations:
+        """What is to be raised again and again."""
 
     def opened(self) -> Opened: ...
 
@@ -142,7 +141,6 @@ class Handler(Generic[P, R]):
         :param at: instead, when: a ``datetime`` with a time zone. Past times are refused.
         :param key: what makes the flag this flag, instead of its arguments: up to 200 characters.
         :param priority: -100 to 100, the higher the sooner.
-        :param history: keep a line of history of each success, too; of failures there is one always.
         :param expires: how long after it is due the work is worth doing, or a ``datetime`` until when: later it is lowered unrun.
         :param debounce: it is due so long after the latest raise.
         :param longest: but at the latest so long after the first.
@@ -203,7 +201,7 @@ class Handler(Generic[P, R]):
         item = self.item_of(arguments, MOST_BYTES)
         single = self.options.unique
         declared = Declared(name or self.kind, self.kind, item, sort, spec, tz, plan, module_of(names), single)
-        self._site.handlers.schedules.add(declared)
+        self._site.declared.add(declared)
 
     def item_of(self, arguments: Mapping[str, Any] | tuple, limit: int) -> Item:
         """Return key, payload and bucket of a call.
@@ -292,240 +290,3 @@ class Using(Generic[P]):
     def raise_many(self, arguments: Iterable[Any]) -> Counter[str]:
         """Put many flags up as ``Handler.raise_many`` does, with these options but without a key."""
         return self._handler._raise_many(self._options, arguments)
-
-
-class Handlers:
-    """Hold the handlers of a FlagSweep, by kind.
-
-    :param site: whose they are.
-    """
-
-    def __init__(self, site: Site):
-        self._site = site
-        self.by_kind: dict[str, Handler] = {}
-        """Aliases included."""
-        self._given: dict[str, Mapping[str, Any]] = {}
-        self.schedules = Declarations()
-        """What is declared to be raised, and when."""
-
-    def own(self) -> dict[str, Handler]:
-        """Return the handlers by kind, without aliases."""
-        return {kind: handler for kind, handler in self.by_kind.items() if kind == handler.kind}
-
-    def lanes(self) -> set[str]:
-        """Return the lanes that handlers name."""
-        return {handler.lane for handler in self.by_kind.values()}
-
-    def add(self, function: Any, kind: str | None, options: Mapping[str, Any], rows: OwnRows | None = None) -> Handler:
-        """Make a function the handler of a kind.
-
-        :raises ConfigError: naming every bad option at once, a second handler of a kind, or a signature that cannot be kept
-            by name.
-        """
-        if isinstance(function, Handler):
-            function = function.function
-        checked = Options.checked(kind if kind is not None else kind_of(function), options)
-        for name in (checked.kind, *checked.aliases):
-            if name in self.by_kind:
-                other = where_is(self.by_kind[name].function)
-                raise ConfigError(f"the kind {name!r} has a handler already ({other}): give this one another kind=")
-        handler: Handler = Handler(self._site, function, checked, rows)
-        handler.override(options, self._site.overrides())
-        self._given[handler.kind] = options
-        self.by_kind.update(dict.fromkeys((checked.kind, *checked.aliases), handler))
-        return handler
-
-    def override(self, overrides: Overrides) -> None:
-        """Have what settings say of kinds hold for the handlers there are.
-
-        :raises ConfigError: naming every bad option of every kind at once.
-        """
-        problems = Problems()
-        for kind, handler in self.own().items():
-            problems.take(handler.override, self._given[kind], overrides)
-        problems.raise_any()
-
-    def of(self, kind: str) -> Handler:
-        """Return the handler of a kind or of one of its aliases.
-
-        :raises UnknownKind: naming the kinds there are.
-        """
-        if kind not in self.by_kind:
-            raise UnknownKind(
-                f"no handler is registered for the kind {kind!r}; there are {', '.join(sorted(self.by_kind)) or 'none'}"
-            )
-        return self.by_kind[kind]
-
-    def refuse_other_database(self, rows: OwnRows) -> None:
-        """Refuse own rows that would never be found, where the database is known already."""
-        self._site.refuse_other_database(rows)
-
-
-def _bound_as_overloaded(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a function the parameters and defaults of its last overload, which are written there and nowhere else."""
-    signature = inspect.signature(get_overloads(function)[-1])
-
-    @wraps(function)
-    def bound(*args: Any, **named: Any) -> Any:
-        try:
-            call = signature.bind(*args, **named)
-        except TypeError as error:
-            raise TypeError(f"{function.__qualname__}() {error}") from None
-        call.apply_defaults()
-        return function(**call.arguments)
-
-    vars(bound)["__signature__"] = signature
-    return bound
-
-
-class Registry:
-    """Let a site register its handlers, and ask for them."""
-
-    def __init__(self, handlers: Handlers):
-        self._handlers = handlers
-
-    @property
-    def handlers(self) -> Mapping[str, Handler]:
-        """The handlers by kind; aliases are not listed."""
-        return self._handlers.own()
-
-    @property
-    def handled(self) -> Collection[str]:
-        """The kinds that there are handlers for, aliases included."""
-        return self._handlers.by_kind.keys()
-
-    @overload
-    def handler(self, function: Callable[P, R], /) -> Handler[P, R]: ...
-    @overload
-    def handler(
-        self,
-        kind: str | None = None,
-        lane: str = "default",
-        max_attempts: int = 8,
-        backoff: Backoff | object = None,
-        priority: int = 0,
-        unique: bool = True,
-        atomic: bool = False,
-        retry_on: type[BaseException] | tuple[type[BaseException], ...] = BaseException,
-        discard_on: type[BaseException] | tuple[type[BaseException], ...] = (),
-        aliases: str | Iterable[str] = (),
-        slow_after: object = None,
-        history: bool = False,
-        expires: object = None,
-        debounce: object = None,
-        longest: object = None,
-        replace: bool = True,
-        rate: str | Rate | None = None,
-        budget: str | Budget | None = None,
-        limit: int | None = None,
-        quiet: str | Quiet | None = None,
-        breaker: int | None = 5,
-        per: str | None = None,
-    ) -> Callable[[Callable[P, R]], Handler[P, R]]: ...
-
-    @_bound_as_overloaded
-    def handler(self, kind: Any = None, **options: Any) -> Any:
-        """Make a function the handler of a kind. It stays an ordinary function, and gets ``raise_flag`` and the like.
-
-        :param kind: the stable name of the work; by default the function's name. Never a dotted path.
-        :param lane: flags of one lane are swept together and share its threads.
-        :param max_attempts: after that many failed attempts the flag is dead.
-        :param backoff: the wait before the next attempt: a ``Backoff``, or one duration for all.
-        :param priority: -100 to 100, the higher the sooner.
-        :param unique: raised again with the same arguments, it is the same flag; a handler without arguments has one flag for
-            everybody. False: every raise is a flag of its own.
-        :param atomic: the handler and the lowering commit together, on ``flags.database``: exactly once for what it writes there.
-            On SQLite it holds the only writer, so keep slow work out of it.
-        :param retry_on: what is tried again; any other exception buries the flag at once.
-        :param discard_on: exceptions that lower the flag, with a line of history.
-        :param aliases: former kinds, whose flags this handler takes over.
-        :param slow_after: a handler that runs longer is reported once a minute.
-        :param history: keep a line of history of each success, too; of failures there is one always.
-        :param expires: how long after it is due the work is worth doing: later it is lowered unrun, with a line of history.
-        :param debounce: a flag is due so long after its latest raise ...
-        :param longest: ... but at the latest so long after its first.
-        :param replace: False: raised again while it waits, a flag keeps the payload and expiry of its first raise.
-        :param rate: how many may start in a time, such as ``"300/m"`` or ``"100/h burst 20"``, over all consumers.
-        :param budget: how many may start in a calendar day of the setting ``timezone``, such as ``"500/d"``.
-        :param limit: how many may run at the same time, over all consumers.
-        :param quiet: hours in which none starts, such as ``"22:00-07:00"``.
-        :param breaker: after so many different flags that failed alike, with no success between, the others wait for their
-            provider; None: they never do.
-        :param per: the argument by whose values flags take turns, and for each of which limits hold.
-        :raises ConfigError: naming every bad option at once, a second handler of a kind, or a signature that cannot be kept
-            by name.
-        """
-        if (callable(kind) or isinstance(kind, classmethod)) and not isinstance(kind, str):
-            return self._handlers.add(kind, None, options)
-        return lambda function: self._handlers.add(function, kind, options)
-
-    def when(
-        self, what: Any, *, lower: str = "after", kind: str | None = None, **options: Any
-    ) -> Callable[[Callable[P, R]], Handler[P, R]]:
-        """Make a function the handler of the site's own rows: work is whatever a column or condition finds.
-
-        :param what: a Boolean column (true: owed), a nullable column (not null: owed), any condition on one model, or a
-            function that returns a condition and is asked anew each time.
-        :param lower: ``after``: the column comes down with the flag, so false means done; setting a Boolean again while its
-            handler runs cannot be seen. ``before``: it comes down when the flag is claimed, so setting it again is new work.
-        :param options: as for ``handler``.
-
-        The handler gets the model's instance. A condition that has no column must be made false by the handler.
-        """
-        rows = OwnRows(what, lower)
-        self._handlers.refuse_other_database(rows)
-        known = [name for name in Options.names() if name not in (*UNFIT_FOR_ROWS, "unique", "per")]
-        if unknown := sorted(set(options) - set(known)):
-            raise ConfigError(f"flags.when does not know {', '.join(unknown)}; known are lower, kind, {', '.join(known)}")
-        return lambda function: self._handlers.add(function, kind, options, rows)
-
-    def every(self, interval: object, **plan: Any) -> Callable[[Handler[P, R]], Handler[P, R]]:
-        """Have the flag of a handler raised again and again: ``@flags.every("10m")`` above ``@flags.handler()``.
-
-        :param plan: as for ``Handler.every``.
-        """
-        return _declaring("every", interval, sys._getframe(1).f_globals, plan)
-
-    def cron(self, spec: str, **plan: Any) -> Callable[[Handler[P, R]], Handler[P, R]]:
-        """Have the flag of a handler raised at the times of a cron expression: ``@flags.cron("0 4 * * 1", tz="Asia/Seoul")``.
-
-        :param plan: as for ``Handler.every``.
-        """
-        return _declaring("cron", spec, sys._getframe(1).f_globals, plan)
-
-    def handler_of(self, kind: str) -> Handler:
-        """Return the handler of a kind or of one of its aliases.
-
-        :raises UnknownKind: naming the kinds there are.
-        """
-        return self._handlers.of(kind)
-
-
-def _declaring(
-    sort: str, spec: object, names: dict[str, Any], plan: Mapping[str, Any]
-) -> Callable[[Handler[P, R]], Handler[P, R]]:
-    """Return what declares a schedule of a handler.
-
-    :param names: the global names of the module that does so.
-    """
-
-    def declare(handler: Handler[P, R]) -> Handler[P, R]:
-        if not isinstance(handler, Handler):
-            raise ConfigError(f"@flags.{sort}(...) stands above @flags.handler(), not below it: got {short(handler)}")
-        handler._declare(sort, spec, names, **plan)
-        return handler
-
-    return declare
-
-
-def kind_of(function: Any) -> str:
-    """Return the kind that a function has where none is given."""
-    name = getattr(function, "__name__", "")
-    if name == "<lambda>":
-        raise ConfigError("a lambda has no name that could be its kind: write a function, or give kind='...'")
-    return name
-
-
-def where_is(function: Any) -> str:
-    """Return module and name of a function."""
-    return f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', repr(function))}"

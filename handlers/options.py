@@ -5,16 +5,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from .config import LONGEST, PRIORITIES, SECOND, Backoff, Problems, check_name, seconds
-from .databases.raising import Terms
-from .errors import ConfigError
-from .gates.budgets import Budget
-from .gates.quiet import Quiet
-from .gates.rates import Rate
-from .payloads import KEY_LIMIT, short
+from ..config import LONGEST, PRIORITIES, SECOND, Backoff, Problems, check_name, microseconds, seconds
+from ..databases.raising import Terms
+from ..errors import ConfigError
+from ..gates.budgets import Budget
+from ..gates.quiet import Quiet
+from ..gates.rates import Rate
+from ..payloads import KEY_LIMIT, short
 
 
 def _as(check: Callable[[Problems, Any, str], Any]) -> dict[str, Any]:
@@ -114,17 +114,11 @@ class Options:
 
     history: bool = False
     """Keep a line of history of each success, too."""
-    expires: float | None = field(
-        default=None, metadata=_as(lambda problems, given, kind: _positive(problems, given, "expires", kind))
-    )
+    expires: float | None = field(default=None, metadata=_duration("expires"))
     """Seconds after it was due from which on the work is not worth doing any more."""
-    debounce: float | None = field(
-        default=None, metadata=_as(lambda problems, given, kind: _positive(problems, given, "debounce", kind))
-    )
+    debounce: float | None = field(default=None, metadata=_duration("debounce"))
     """Seconds without another raise after which the flag is due."""
-    longest: float | None = field(
-        default=None, metadata=_as(lambda problems, given, kind: _positive(problems, given, "longest", kind))
-    )
+    longest: float | None = field(default=None, metadata=_duration("longest"))
     """Seconds after the first raise, from which on no other puts a debounced flag off any further."""
     replace: bool = True
     """The latest raise's payload and expiry hold; False: those of the first."""
@@ -134,22 +128,14 @@ class Options:
     """How many may start in a calendar day."""
     limit: int | None = field(
         default=None,
-        metadata=_as(
-            lambda problems, most, kind: (
-                None if most is None else problems.number(most, f"limit of {kind!r}", 1, 10_000, whole=True)
-            )
-        ),
+        metadata=_whole("limit", 10_000),
     )
     """How many may run at the same time, whoever runs them."""
     quiet: Quiet | None = field(default=None, metadata=_parsed(Quiet.parse, "quiet"))
     """Hours of the day in which none starts."""
     breaker: int | None = field(
         default=5,
-        metadata=_as(
-            lambda problems, most, kind: (
-                None if most is None else problems.number(most, f"breaker of {kind!r}", 1, 1000, whole=True)
-            )
-        ),
+        metadata=_whole("breaker", 1000),
     )
     """After so many different flags that failed alike, with no success between, the kind waits; None: it never does."""
     per: str | None = None
@@ -329,12 +315,6 @@ def _moment(at: Any, what: str, now: int) -> int:
         raise ConfigError(f"{what} lies in the past: got {at.isoformat()}; leave it out for 'now'")
     seconds(max(0, moment - now) / SECOND, f"{what} (counted from now)")
     return moment
-
-
-def microseconds(at: datetime) -> int:
-    """Return a moment in microseconds UTC."""
-    elapsed = at - datetime(1970, 1, 1, tzinfo=UTC)
-    return (elapsed.days * 86400 + elapsed.seconds) * SECOND + elapsed.microseconds
 
 
 def check_priority(problems: Problems, value: Any) -> int:
