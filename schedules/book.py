@@ -87,6 +87,8 @@ class Book:
         plan = declared.plan(zone)
         if row is None:
             return self._insert(db, {**values, "name": declared.name, "origin": "code", "code": said}, plan, now)
+        if row.origin == "code" and row.module != declared.module:  # Else whoever loads the one before takes it out.
+            Schedule.update(module=declared.module).where(Schedule.name == row.name).execute(db)
         if row.origin == "hand" or row.code == said:
             return self._forget_if_over(db, row, now)
         changed = changed_of(row)

@@ -200,6 +200,20 @@ def test_another_application_on_the_database_leaves_its_schedules_alone(site):
     assert site.row() is not None and site.ran, "and fires it where it has a handler of that kind"
 
 
+def test_what_moved_to_another_module_belongs_to_that_from_the_next_start_on(site):
+    """Else it would stay for ever once it is taken out there, and an application that loads the old module would take it out."""
+    site.handler.cron("0 * * * *")
+    site.sweep()
+    site.set(module="work.of.old", changed='["missed"]', missed="skip")
+    site.begin()
+    site.handler.cron("0 * * * *")
+    assert site.sweep(HOUR) == [("01:00", 0)], "nothing else has changed"
+    assert (site.row().module, site.row().missed) == (__name__, "skip")
+    site.begin()
+    site.sweep()
+    assert site.row() is None
+
+
 def test_a_schedule_without_a_handler_does_not_fire_and_says_so(site, caplog):
     site.declare("gone").cron("0 * * * *", name="gone")
     site.sweep()
