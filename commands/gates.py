@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import textwrap
 from datetime import datetime
 from typing import Any
@@ -15,6 +16,7 @@ from .failure import Misuse
 from .locate import Given
 from .options import AS_JSON
 from .raising import parse_end
+from .stderr_log import log_to_stderr
 from .tables import line_width, print_json
 from .words import plural, span
 
@@ -38,6 +40,7 @@ def pause(given: Given, reason: str, until: str | None, **what: Any) -> None:
     What runs goes on, and flags can be raised. A running consumer sees it within a second.
     """
     name, meant = _meant(what)
+    log_to_stderr(logging.DEBUG if given.debug else logging.WARNING, given.debug)
     given.any_site().pause(**meant, reason=reason, until=parse_end(until))
     click.echo(printable(f"paused {name}; 'flagsweep resume {_option(what)}' has it go on"))
 

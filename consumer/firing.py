@@ -115,7 +115,7 @@ class Firing:
     def _is_open(self, kind: str, now: int) -> bool:
         """Return whether nobody has paused a kind: what is paused owes nothing meanwhile, and the policy decides later."""
         handler = self._handlers.get(kind)
-        return handler is None or self.shut.paused(handler.kind, handler.lane, now) is None
+        return handler is None or self.shut.paused((kind, handler.kind), handler.lane, now) is None
 
     def _refresh(self) -> None:
         """Read the schedules again where any was changed."""

@@ -33,14 +33,17 @@ class Shut:
         """Return the gate of a kind, of a lane, or of all."""
         return self._rows.get((sort, name))
 
-    def paused(self, kind: str, lane: str, now: int) -> Closing | None:
-        """Return until when a kind is paused by hand, with its lane or with all others; None: it is not."""
-        return max(self.pauses(kind, lane, now), default=None)
+    def paused(self, kinds: Iterable[str], lane: str, now: int) -> Closing | None:
+        """Return until when a kind is paused by hand, with its lane or with all others; None: it is not.
 
-    def pauses(self, kind: str, lane: str, now: int) -> list[Closing]:
+        :param kinds: its own name, and that of its handler, of which it may be an alias.
+        """
+        return max(self.pauses(kinds, lane, now), default=None)
+
+    def pauses(self, kinds: Iterable[str], lane: str, now: int) -> list[Closing]:
         """Return all that has paused a kind: itself, its lane, and all."""
-        found = [self._pause(sort, name, now) for sort, name in (("kind", kind), ("lane", lane), (ALL, ""))]
-        return [each for each in found if each is not None]
+        rows = [*(("kind", kind) for kind in dict.fromkeys(kinds)), ("lane", lane), (ALL, "")]
+        return [closing for row in rows if (closing := self._pause(*row, now)) is not None]
 
     def all_pauses(self, now: int) -> dict[tuple[str, str], Closing]:
         """Return all that hands have paused, by sort and name."""

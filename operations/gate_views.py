@@ -50,12 +50,12 @@ class Views:
 
     def _of_all(self) -> Iterator[GateInfo]:
         row = self._shut.row(ALL, "")
-        if row is not None and (closings := self._shut.pauses("", "", self._now)):
+        if row is not None and (closings := self._shut.pauses((), "", self._now)):
             yield self._paused(row, closings, sum(self._due.values()))
 
     def _of_lanes(self) -> Iterator[GateInfo]:
         for row in self._rows:
-            closings = self._shut.pauses("", row.name, self._now) if row.sort == "lane" else []
+            closings = self._shut.pauses((), row.name, self._now) if row.sort == "lane" else []
             if closings or (row.sort == "lane" and row.threads is not None):
                 kinds = [kind for kind, each in self._handlers.items() if each.lane == row.name]
                 yield self._paused(row, closings, sum(self._due.get(kind, 0) for kind in kinds) if self._handlers else None)
@@ -73,11 +73,12 @@ class Views:
 
     def _is_shut_itself(self, name: str) -> bool:
         """Return whether a kind is paused by its own name, or was asked to wait: where its lane is paused, that says it."""
-        own = len(self._shut.pauses(name, "", self._now)) > len(self._shut.pauses("", "", self._now))
+        own = len(self._shut.pauses((name,), "", self._now)) > len(self._shut.pauses((), "", self._now))
         return own or self._shut.asked_to_wait(name, self._now) is not None
 
     def _of_kind(self, name: str) -> GateInfo:
         row, handler = self._shut.row("kind", name) or Gate(sort="kind", name=name, bucket=""), self._handlers.get(name)
+        handler = None if handler is None or handler.kind != name else handler  # Limits are of its kind, and no alias's.
         kinds = {name, *(kind for kind, each in self._handlers.items() if each.kind == name)}
         info = GateInfo(
             "kind",
@@ -95,7 +96,7 @@ class Views:
     def _closings(self, info: GateInfo, row: Gate, handler: Handler | None) -> Iterator[Closing | None]:
         """Yield why nothing of a kind starts just now."""
         state, now = Breaker.parse(row.breaker), self._now
-        yield from self._shut.pauses(info.name, "" if handler is None else handler.lane, now)
+        yield from self._shut.pauses((info.name,), "" if handler is None else handler.lane, now)
         yield self._shut.asked_to_wait(info.name, now)
         yield None if handler is None else quiet_hours(handler.options.quiet, now, self._zone)
         yield outage(state, now)

@@ -14,7 +14,7 @@ from ..errors import ConfigError, UnknownKind, UnknownSchedule
 from ..gates.shut import ALL, pause_why
 from ..handlers import Handler
 from ..logs import clean, printable
-from ..models import Gate, Schedule, bump, gates
+from ..models import Count, Flag, Gate, Schedule, bump, gates
 from ..schedules.book import Book, is_paused
 from .gate_info import MOST_BUCKETS, MOST_WAITING, GateInfo
 from .gate_views import Views
@@ -24,6 +24,11 @@ from .pauses import by_whom, end_of, meant
 log = logging.getLogger("flagsweep")
 
 OPEN = {"paused_at": None, "paused_by": None, "paused_until": None, "reason": None}
+
+UNHEARD = (
+    "kind %s is paused, but no flag and no schedule has it, and none of it ran of late: is that its name? "
+    "Kinds and their aliases are known where their handlers are; 'flagsweep kinds' shows those with flags"
+)
 
 
 class Gates:
@@ -52,7 +57,15 @@ class Gates:
         sort, name = self._which(*_named(kind, lane, schedule))
         with self._connections.lent("nothing was paused") as db, db.atomic():
             self._set(db, sort, name, values)
+            heard_of = sort != "kind" or bool(self._handlers) or self._is_heard_of(db, name)
         log.info("%s: paused by %s%s", _called(sort, name), printable(who), f": {printable(text)}" if text else "")
+        if not heard_of:
+            log.warning(UNHEARD, printable(name))
+
+    def _is_heard_of(self, db: Any, kind: str) -> bool:
+        """Return whether a flag or a schedule has a kind, or whether any of it ran within the time for which counts are kept."""
+        found = (model.select(model.kind).where(model.kind == kind).limit(1) for model in (Flag, Schedule, Count))
+        return any(list(each.tuples().execute(db)) for each in found)
 
     def resume(self, kind: str | None, lane: str | None, schedule: str | None, by: str | None) -> bool:
         """Have that go on; return whether it was paused."""

@@ -76,7 +76,6 @@ class Gatekeeper:
     ):
         self._lane = lane
         self._handlers = handlers
-        self._names = {each.kind for each in handlers.values()}
         self._store = store
         self._connections = store.connections
         self._dialect = store.connections.dialect
@@ -124,7 +123,7 @@ class Gatekeeper:
             for row in rows:
                 if row.sort == "kind" and (row.breaker or row.name in self._breakers):
                     self._read_breaker(row.name, Breaker.parse(row.breaker), first)
-            self._shut_now.update((name, "") for name in self._names if self._is_shut(name, now))
+            self._shut_now.update((kind, "") for kind in self._handlers if self._is_shut(kind, now))
 
     def _read_breaker(self, name: str, state: Breaker, first: bool) -> None:
         """Take note of a breaker as it was read; where another consumer has just opened it, what has not started waits, too.
@@ -135,9 +134,11 @@ class Gatekeeper:
             self._shut_now.add((name, ""))
         self._breakers[name] = state
 
-    def _is_shut(self, name: str, now: int) -> bool:
-        paused = None if self._force else self._shut.paused(name, self._lane, now)
-        return paused is not None or self._shut.asked_to_wait(name, now) is not None
+    def _is_shut(self, kind: str, now: int) -> bool:
+        return self._paused(kind, now) is not None or self._shut.asked_to_wait(self._handlers[kind].kind, now) is not None
+
+    def _paused(self, kind: str, now: int) -> Closing | None:
+        return None if self._force else self._shut.paused((kind, self._handlers[kind].kind), self._lane, now)
 
     @property
     def has_shut(self) -> bool:
@@ -152,7 +153,8 @@ class Gatekeeper:
 
     def is_behind(self, claimed: Claimed, shut: Collection[tuple[str, str]]) -> bool:
         """Return whether a flag is behind one of these gates: its kind's, or its bucket's."""
-        return (self._handlers[claimed.kind].kind, "") in shut or self._gate_of(claimed) in shut
+        kinds = (claimed.kind, self._handlers[claimed.kind].kind)
+        return any((kind, "") in shut for kind in kinds) or self._gate_of(claimed) in shut
 
     def has_heard(self, name: str) -> bool:
         """Return whether all is written that flags of a kind told, and its gate stayed open."""
@@ -162,7 +164,7 @@ class Gatekeeper:
         """Return until when a kind may not be claimed, as far as is known, and why; None: it may."""
         name = self._handlers[kind].kind
         found = [
-            None if self._force else self._shut.paused(name, self._lane, now),
+            self._paused(kind, now),
             self._shut.asked_to_wait(name, now),
             self._quiet_of(name, now),
             self._broken(name, now),

@@ -68,7 +68,7 @@ def test_a_lane_has_threads_by_hand_until_it_has_those_of_its_settings(shop, db_
 def test_without_an_app_names_are_taken_as_they_are(shop, monkeypatch, db_path):
     monkeypatch.delenv("FLAGSWEEP_APP")
     monkeypatch.setenv("FLAGSWEEP_DATABASE", str(db_path))
-    flagsweep("pause", "send")
+    assert "no flag and no schedule has it" in flagsweep("pause", "send").stderr
     result = flagsweep("gates")
     assert result.stdout.startswith("kind send is closed") and "known only with --app" in result.stderr
     assert not +shop.flags.sweep()

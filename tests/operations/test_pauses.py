@@ -297,13 +297,42 @@ def test_what_cannot_be_paused_is_refused_with_the_fix(make, what, error, told):
     assert flags.gates() == []
 
 
-def test_without_handlers_names_are_taken_as_they_are_and_an_alias_pauses_its_handlers_kind(make, db_path, clock):
-    flags = make()
+def test_an_alias_pauses_its_handlers_kind(flags):
     idle(flags, aliases="old").raise_flag(1)
-    FlagSweep(db_path, clock=clock).pause("theirs")
     flags.pause("old")
-    assert [each.name for each in flags.gates()] == ["theirs", "work"]
-    assert not +flags.sweep()
+    assert [each.name for each in flags.gates()] == ["work"] and not +flags.sweep()
+
+
+def test_without_handlers_a_kind_is_paused_by_its_own_name_and_an_alias_is_one(flags, url, clock):
+    """Who looks after a site from elsewhere cannot know that it was renamed, and has paused what still has the old name."""
+    stranger = FlagSweep(url, clock=clock)
+    stranger.handler("old")(lambda n=0: None).raise_flag(1)
+    stranger = FlagSweep(url, clock=clock)
+    stranger.schedules.add("nightly", "old", every="1h")
+    idle(flags, aliases="old", rate="100/s").raise_flag(1)
+    stranger.pause("old", by="ada")
+    clock.advance(7200)
+    assert +flags.sweep() == {"lowered": 1}
+    ((name, why, waiting),) = ((each.name, each.why, each.waiting) for each in flags.gates() if each.closed)
+    assert (name, why, waiting) == ("old", "paused by ada", 1)
+    assert flags.resume("old") and +flags.sweep() == {"lowered": 2}
+    stranger.database.close()
+
+
+def test_a_kind_that_no_flag_and_no_schedule_has_ever_had_is_paused_with_a_warning(flags, url, clock, caplog):
+    idle(flags).raise_flag(1)
+    flags.sweep()
+    stranger = FlagSweep(url, clock=clock)
+    stranger.schedules.add("nightly", "tick", every="1h")
+    for kind in ("work", "tick"):
+        stranger.pause(kind)
+    assert caplog.messages == []
+    stranger.pause("wrok")
+    assert caplog.messages == [
+        "kind wrok is paused, but no flag and no schedule has it, and none of it ran of late: is that its name? "
+        "Kinds and their aliases are known where their handlers are; 'flagsweep kinds' shows those with flags"
+    ]
+    stranger.database.close()
 
 
 # What is shown.
