@@ -17,10 +17,10 @@ demo-timetables: $(READY) ## Collect 100,000 rows from a moody API, gently; kill
 
 # More workers than cores: many tests wait for another process most of their time.
 test: $(READY) ## Run the tests that need no server, within a minute
-	$(PY) -m pytest -n 4 --dist worksteal -m "not slow and not faults and not servers"
+	$(PY) -m pytest -n 4 --dist worksteal -m "not slow and not long and not faults and not servers"
 
-test-servers: $(READY) ## Run the tests on PostgreSQL, MariaDB and Redis; says which it skips for want of one
-	$(PY) -m pytest -n 4 --dist worksteal -m "servers and not slow and not faults" -rs
+test-servers: $(READY) ## Run the tests that take longer, and those on PostgreSQL, MariaDB and Redis; says which it skips for want of one
+	$(PY) -m pytest -n 4 --dist worksteal -m "(servers or long) and not slow and not faults" -rs
 
 test-all: $(READY) ## Run the tests, the slow ones too, without the fault suite
 	$(PY) -m pytest -n auto --dist worksteal -m "" --ignore=tests/faults

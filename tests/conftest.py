@@ -84,7 +84,9 @@ ON_SERVERS = tuple(f"test_{name}.py" for name in _ON_SERVERS)
 def pytest_terminal_summary(terminalreporter, config):
     """Say what this run left out, where it was told to."""
     if "not servers" in (config.option.markexpr or ""):
-        terminalreporter.write_line("Left out: what talks to PostgreSQL, MariaDB or Redis. `make test-servers` runs that.")
+        terminalreporter.write_line(
+            "Left out: what takes long, or talks to PostgreSQL, MariaDB or Redis. `make test-servers` runs it."
+        )
 
 
 def pytest_make_parametrize_id(config, val, argname):

@@ -15,6 +15,8 @@ from work import Ledger, Work, command, running
 from flagsweep.databases.sqlite import flags as texts
 from flagsweep.tasks import SweepLock
 
+pytestmark = pytest.mark.long
+
 SWEEPS = 4
 
 

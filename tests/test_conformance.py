@@ -1147,6 +1147,7 @@ def pids(site):
     return {event.pid for event in site.journal.events("start")}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("database", "queue"), PAIRS)
 def test_a_killed_consumer_loses_nothing_on_any_pair(request, site_at, queue_at, until, tmp_path, database, queue):
     fixture = {"postgresql": "postgres_url", "mysql": "mysql_url"}.get(database)

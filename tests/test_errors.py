@@ -86,7 +86,7 @@ def test_a_flag_that_cannot_be_settled_fails_alone_and_no_other_runs_again(flags
     """A trigger of somebody's on our table refuses one flag: what its handler does cannot be known to the others."""
     ran = []
 
-    @flags.handler("work", max_attempts=2, backoff=60)
+    @flags.handler("work", max_attempts=2, backoff=60, breaker=None)
     def work(n):
         ran.append(n)
         if event == "UPDATE":

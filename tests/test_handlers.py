@@ -71,6 +71,7 @@ def test_a_handler_can_be_made_a_handler_of_another_kind_again(flags):
     assert (second.function, second(5)) == (first.function, 5)
 
 
+@pytest.mark.long
 def test_an_editor_knows_the_arguments_of_a_raise(tmp_path, missing):
     """What a type checker says is what an editor shows."""
     if subprocess.run([sys.executable, "-m", "mypy", "--version"], capture_output=True).returncode:

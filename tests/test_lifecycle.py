@@ -26,6 +26,8 @@ from flagsweep.sweep.claims import CRASHES
 from flagsweep.sweep.outcomes import Failed, Parked, Snoozed
 from flagsweep.testing import FakeClock
 
+pytestmark = pytest.mark.long
+
 NOW = 1_767_225_600 * SECOND  # 2026-01-01 00:00 UTC
 CONSUMERS = (1, 2)
 MAX_ATTEMPTS = 3

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parent.parent
 ASIDE = {"tests", "examples", "benchmarks", "docs", "build", "dist"}
 NEEDED = {"__init__", "__main__", "app", "models", "tasks", "config", "cli"}

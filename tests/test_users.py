@@ -11,6 +11,8 @@ import pytest
 
 from flagsweep import FlagSweep
 
+pytestmark = pytest.mark.long
+
 OTHER = 65534
 AS_ANOTHER = """
 import os, sys

@@ -44,6 +44,7 @@ def test_the_sites_connection_is_the_handlers_to_open(db_path, autoconnect):
     assert flags.sweep() == {"lowered": 1}
 
 
+@pytest.mark.long
 def test_5000_rows_are_worked_through(flags, db_path):
     plain(
         db_path,

@@ -70,6 +70,7 @@ def test_run_ends_in_time_though_a_handler_does_not(shop, folder, command, until
     assert "still run" in consumer.log.read_text().splitlines()[-1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_a_sweep_that_is_told_to_end_gives_back_what_has_not_started(shop, folder, command, until, number):
     shop.send.raise_many([(n, "slow") for n in range(20)])

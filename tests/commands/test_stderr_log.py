@@ -6,6 +6,8 @@ import pytest
 
 from flagsweep import FlagSweep
 
+pytestmark = pytest.mark.long
+
 LOGGING = {
     "nothing": ("", 1),
     "what disables all loggers that exist": ('logging.config.dictConfig({"version": 1})', 1),

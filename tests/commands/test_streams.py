@@ -9,6 +9,8 @@ from work import is_sound
 
 from flagsweep import cli
 
+pytestmark = pytest.mark.long
+
 
 def test_a_reader_that_goes_away_is_no_reason_for_a_traceback(shop, folder, env):
     shop.send.raise_many([(n,) for n in range(100)])

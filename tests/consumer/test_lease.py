@@ -348,6 +348,7 @@ def test_a_consumer_stops_when_its_lease_or_its_database_is_replaced(site, consu
 LOGS = ("site.db-wal", "site.db-shm")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("gone", "how"),
     [
@@ -381,6 +382,7 @@ def test_a_consumer_whose_log_is_deleted_ends_and_writes_nothing_over_what_other
     assert after.wait(10) == 0 and is_sound(site.flags.path)
 
 
+@pytest.mark.long
 def test_a_sweep_whose_log_is_deleted_fails_and_writes_nothing_over_what_others_wrote(site, spawn, until, tmp_path):
     gate = tmp_path / "gate"
     site.raise_many("work", range(200))

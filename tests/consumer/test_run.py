@@ -221,6 +221,7 @@ def test_a_second_run_in_the_same_process_refuses_too(site, make, until):
     assert site.flags.status()["consumers"] == []
 
 
+@pytest.mark.long
 def test_a_sweep_beside_a_living_run_is_allowed_and_runs_nothing_twice(site, consume, until, tmp_path):
     child = consume()
     site.raise_many("slow", [1], do="wait", gate=str(tmp_path / "gate"))
@@ -350,6 +351,7 @@ def test_a_handler_that_lets_no_other_thread_go_on_ends_the_process_for_its_supe
     assert site.up() == {} and {"work:1", "mail:2"} <= set(site.journal.flags("end"))
 
 
+@pytest.mark.long
 def test_a_consumer_ends_for_its_supervisor_where_a_thread_never_starts(site, consume, until):
     """Python waits for ever for a thread in which memory ends before it could say that it has started."""
     site.raise_("slow", 1, do="let_none_start_once")

@@ -93,6 +93,7 @@ def test_ten_processes_may_init_at_once(place, later, rounds):
         assert (place.layout(), place.versions()) == (model, [*range(1, LATER + 1)])
 
 
+@pytest.mark.long
 @every_database
 @pytest.mark.parametrize("afresh", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["one-after-another", "each-afresh"])
 def test_killed_at_any_statement_the_next_init_completes_it(place, later, afresh):

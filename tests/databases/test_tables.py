@@ -51,6 +51,7 @@ for number in range(rounds):
 """
 
 
+@pytest.mark.long
 def test_many_processes_may_init_at_once(tmp_path, spawn, until):
     peers, rounds = 3, 12
     children = [spawn(sys.executable, "-c", INIT, me, peers, rounds) for me in range(peers)]

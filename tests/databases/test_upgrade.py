@@ -155,6 +155,7 @@ def killed_at(place, nth):
     return code != 0
 
 
+@pytest.mark.long
 @on("sqlite", *(pytest.param(server, marks=pytest.mark.slow) for server in ("postgresql", "mysql")))
 def test_killed_at_any_statement_of_the_upgrade_the_next_init_completes_it(place):
     filled(place, 50)

@@ -20,6 +20,8 @@ from flagsweep.databases import pages
 from flagsweep.models import Flag
 from flagsweep.sweep.records import Records
 
+pytestmark = pytest.mark.long
+
 MANY = 6000
 
 

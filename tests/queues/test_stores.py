@@ -112,6 +112,7 @@ def test_a_lock_held_by_another_is_not_free():
     assert not is_free(b"2 1003.0", "1", 1000.5) and is_free(b"2 1003.0", "2", 1000.5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("store", ["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)])
 def test_several_processes_that_open_an_empty_store_at_once_all_can(request, store, tmp_path, env):
     url = url_of(request, store, tmp_path)

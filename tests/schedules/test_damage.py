@@ -21,6 +21,7 @@ def others(site):
         site.declare(name).cron("0 * * * *", name=name)
 
 
+@pytest.mark.long
 def test_garbage_in_any_column_hinders_no_other_schedule(site, client):
     """Nor does anybody wait for a time that has passed and stays: that would be a thousand looks a second."""
     site.handler.cron("0 * * * *", missed="all")

@@ -155,6 +155,7 @@ def test_an_occurrence_is_fired_by_one_of_many(site):
 # A wrong clock.
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("jump", [90, HOUR, DAY])
 def test_what_a_clock_that_was_ahead_has_fired_is_not_fired_again(site, jump):
     site.handler.cron("*/10 * * * *", missed="all", cap=1000)
