@@ -94,5 +94,5 @@ def claimed_from(flag: Flag) -> Claimed:
     payload = None
     with suppress(ValueError):
         payload = json.loads(flag.payload)
-    row = [flag.due_at, flag.id, flag.key, payload, flag.attempts, flag.suspect, None, flag.generation - flag.covered, None]
-    return Claimed(flag.kind, flag.claim_token or 0, row)
+    more = (flag.attempts, flag.suspect, None, flag.generation - flag.covered)
+    return Claimed(flag.kind, flag.claim_token or 0, (flag.due_at, flag.id, flag.key, payload, more))

@@ -18,8 +18,8 @@ from .statement import Execute, Statement
 from .way import FORCED, Way
 
 Row = Sequence[Any]
-"""A claimed flag: due_at, id, key, payload (parsed), attempts, suspect, cursor (parsed), raises, and None or what few have: that
-of ``Rare`` in its order."""
+"""A claimed flag: due_at, id, key, payload (parsed), and None where it was raised once, never tried before and has nothing of
+``Rare``; else attempts, suspect, cursor (parsed), raises, and that of ``Rare`` in its order."""
 
 
 class Rare(NamedTuple):

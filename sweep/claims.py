@@ -26,6 +26,9 @@ CRASHES = 3
 
 NO_RARE = Rare()
 
+FRESH: tuple[int, int, Any, int, Rare] = (0, 0, None, 1, NO_RARE)
+"""Attempts, suspect, cursor, raises and what is rare, of a flag of which its row says nothing of these."""
+
 
 class Claimed:
     """Hold one claimed flag on its way through a handler."""
@@ -49,8 +52,11 @@ class Claimed:
         self.trouble: BaseException | None = None
         self.progressed = False
         """Whether its handler has come further, in this run."""
-        self.due_at, self.id, self.key, self.payload, self.attempts, self.suspect, self.cursor, self.raises, rare = row
-        self.rare = NO_RARE if rare is None else Rare(*rare)
+        self.due_at, self.id, self.key, self.payload, more = row
+        self.attempts, self.suspect, self.cursor, self.raises, self.rare = FRESH
+        if more is not None:
+            self.attempts, self.suspect, self.cursor, self.raises, *rare = more
+            self.rare = Rare(*rare)
 
 
 class Step(NamedTuple):

@@ -204,6 +204,14 @@ def test_who_has_claimed_what_is_read_from_the_index_of_the_claimed_alone(planne
     assert on_flags and all("INDEX flagsweep_claimed" in step for step in on_flags)
 
 
+@pytest.mark.parametrize("name", ["claim", "claim of these", "lower bumped", "release"])
+def test_a_change_of_flags_makes_no_list_but_that_of_their_ids(site, name):
+    """With CHECK (state IN (...)) SQLite makes a table of the three states for every row that changes."""
+    statement, _ = HOT[name]
+    steps = ask(site, "EXPLAIN " + statement, *[None] * statement.count("?"))
+    assert [step[1] for step in steps].count("OpenEphemeral") == 1
+
+
 def test_looking_for_own_rows_asks_for_their_flags_by_kind_and_key(site):
     class Person(Model):
         owed = BooleanField(default=False, index=True)

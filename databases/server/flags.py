@@ -185,14 +185,16 @@ def readable(value: Any) -> str:
 
 def _readable(row: Sequence[Any]) -> Row:
     due_at, id, key, payload, attempts, suspect, cursor, raises, schedule, zone, intended, missed, expires_at, bucket = row
-    rare = None
-    if not schedule is expires_at is bucket is None:
-        rare = (readable(schedule), zone, intended, missed, expires_at, readable(bucket))
+    if raises == 1 and not (attempts or suspect) and cursor is schedule is expires_at is bucket is None:
+        return due_at, id, readable(key), parsed(payload), None
+    rare = (readable(schedule), zone, intended, missed, expires_at, readable(bucket))
     try:
-        going = json.loads(cursor) if cursor is not None else None
+        going = None if cursor is None else json.loads(cursor)
     except (ValueError, RecursionError) as error:
-        return due_at, id, readable(key), Damaged(f"its cursor cannot be read: {error}"), attempts, suspect, None, raises, rare
-    return due_at, id, readable(key), parsed(payload), attempts, suspect, going, raises, rare
+        payload, going = Damaged(f"its cursor cannot be read: {error}"), None
+    else:
+        payload = parsed(payload)
+    return due_at, id, readable(key), payload, (attempts, suspect, going, raises, *rare)
 
 
 def parsed(payload: str) -> Any:

@@ -99,16 +99,20 @@ FROM step WHERE priority IS NOT NULL
 FEW = 8
 """Flags that are claimed and returned by one statement, which hands over a row at a time."""
 
+# What is chosen is waiting still: nobody else writes before this statement ends.
 CLAIM = f"""
 UPDATE flagsweep_flag SET state = 'claimed', claim_token = ?, claimed_by = ?, claimed_at = ?, claimed_generation = generation
-WHERE state = 'waiting' AND id IN (
+WHERE id IN (
   SELECT id FROM flagsweep_flag WHERE state = 'waiting' AND kind = ? AND priority = ? AND due_at <= ? AND {is_open()}
   ORDER BY due_at, id LIMIT ?)
 """
 
-ROW = """json_array(due_at, id, key, json(payload), CAST(attempts AS INTEGER), CAST(suspect AS INTEGER), json(cursor),
-  generation - covered, CASE WHEN coalesce(schedule, expires_at, bucket) IS NOT NULL
-  THEN json_array(schedule, zone, intended, missed, expires_at, bucket) END)"""
+# What most flags have alike is not said of each: it would be written, read and made an object a thousand times a claim.
+ROW = """json_array(due_at, id, key, json(payload),
+  CASE WHEN attempts = 0 AND suspect = 0 AND cursor IS NULL AND generation = covered + 1
+    AND coalesce(schedule, expires_at, bucket) IS NULL THEN NULL
+  ELSE json_array(CAST(attempts AS INTEGER), CAST(suspect AS INTEGER), json(cursor), generation - covered,
+    schedule, zone, intended, missed, expires_at, bucket) END)"""
 
 # The index by name: after an ANALYZE beside one large claim SQLite would rather read the whole table, from then on.
 CLAIMED = "FROM flagsweep_flag INDEXED BY flagsweep_claimed WHERE state = 'claimed' AND claimed_by = ? AND claim_token = ?"
@@ -254,7 +258,7 @@ class SqliteFlags(Dialect):
         except UNREADABLE as error:
             if self.is_away(error):
                 raise  # It is the disk that is damaged.
-            return [0, id, "?", Damaged(f"its row cannot be read: {error}"), 0, 0, None, 1, None]
+            return [0, id, "?", Damaged(f"its row cannot be read: {error}"), None]
 
     def lowering(self, ids: Sequence[int], token: int) -> Statement:
         return Statement(LOWER, (json.dumps(ids), token))

@@ -10,6 +10,7 @@ from ..dialect import Dialect
 from ..errors import DATABASE_ERRORS
 from ..statement import statements
 
+# Each change of a row works out its CHECK, for an IN by making a list anew; and of each partial index whether the row is in it.
 TABLES = """
 CREATE TABLE IF NOT EXISTS flagsweep_schema (version INTEGER NOT NULL PRIMARY KEY, applied_at INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS flagsweep_flag (
@@ -17,7 +18,7 @@ CREATE TABLE IF NOT EXISTS flagsweep_flag (
   kind TEXT NOT NULL,
   key TEXT NOT NULL,
   payload TEXT NOT NULL,
-  state TEXT NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'claimed', 'dead')),
+  state TEXT NOT NULL DEFAULT 'waiting' CHECK (state = 'waiting' OR state = 'claimed' OR state = 'dead'),
   priority INTEGER NOT NULL DEFAULT 0,
   due_at INTEGER NOT NULL,
   raised_at INTEGER NOT NULL,
@@ -70,7 +71,7 @@ ALTER TABLE flagsweep_flag ADD COLUMN zone TEXT;
 ALTER TABLE flagsweep_flag ADD COLUMN intended INTEGER;
 ALTER TABLE flagsweep_flag ADD COLUMN missed INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX flagsweep_bucket ON flagsweep_flag (kind, priority, bucket, due_at, id)
-  WHERE state = 'waiting' AND bucket IS NOT NULL;
+  WHERE bucket IS NOT NULL AND state = 'waiting';
 ALTER TABLE flagsweep_history ADD COLUMN attempt INTEGER;
 ALTER TABLE flagsweep_history ADD COLUMN took INTEGER;
 CREATE INDEX flagsweep_history_event ON flagsweep_history (event, at);

@@ -75,7 +75,7 @@ def place(url):
 
 
 def bucket_of(row):
-    return None if row[8] is None else row[8][5]
+    return None if row[4] is None else row[4][9]
 
 
 def buckets(rows):

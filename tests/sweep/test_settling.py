@@ -135,5 +135,5 @@ def test_an_error_is_kept_until_another_takes_its_place(site):
 def test_a_plan_is_made_for_any_number_of_attempts(attempts, outcome):
     """A row damaged by hand may claim any number of attempts."""
     handler = FlagSweep(":memory:").handler("work", max_attempts=1000)(lambda: None)
-    step = outcome.step(handler, Claimed("work", 1, [0, 1, "k", {}, attempts, 0, None, 1, None]), NOW)
+    step = outcome.step(handler, Claimed("work", 1, [0, 1, "k", {}, (attempts, 0, None, 1)]), NOW)
     assert step.due >= NOW

@@ -52,7 +52,7 @@ class Performer:
 
 def claimed(token, payload=None, flag=17, consumer=1):
     """Return a claim of a flag."""
-    return Claimed("work", token, [0, flag, "key", payload, 0, 0, None, 1, None], consumer)
+    return Claimed("work", token, [0, flag, "key", payload, None], consumer)
 
 
 @pytest.fixture
