@@ -15,6 +15,7 @@ from flagsweep.databases import sqlite
 from flagsweep.databases.raising import Terms
 from flagsweep.databases.sqlite import counts as of_counts
 from flagsweep.databases.sqlite import flags as of_flags
+from flagsweep.databases.way import is_open
 from flagsweep.sweep.claims import Step
 from flagsweep.testing import FakeClock
 
@@ -207,7 +208,7 @@ def test_who_has_claimed_what_is_read_from_the_index_of_the_claimed_alone(planne
 @pytest.mark.parametrize("name", ["claim", "claim of these", "lower bumped", "release"])
 def test_a_change_of_flags_makes_no_list_but_that_of_their_ids(site, name):
     """With CHECK (state IN (...)) SQLite makes a table of the three states for every row that changes."""
-    statement, _ = HOT[name]
+    statement = HOT[name][0].replace(is_open(), "true")  # What is asked of gates is asked once, and not of each row.
     steps = ask(site, "EXPLAIN " + statement, *[None] * statement.count("?"))
     assert [step[1] for step in steps].count("OpenEphemeral") == 1
 
