@@ -108,6 +108,8 @@ class Flag(Model):
     zone = _Text(null=True)
     intended = BigIntegerField(null=True)
     missed = IntegerField(constraints=_default("0"))
+    strikes = IntegerField(constraints=_default("0"))
+    """Failures since its last success that progress has made good, and deaths of its process, each of which counts as many."""
 
     class Meta:
         table_name = "flagsweep_flag"

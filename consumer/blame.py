@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ..config import SECOND, Backoff
 from ..handlers import Options
 from ..models import Flag
-from ..sweep.claims import CRASHES, Step
+from ..sweep.claims import CRASHES, STRIKES, Step
 
 
 def suspect(flags: list[Flag], options_of: Callable[[str], Options | None], now: int) -> list[tuple[Flag, Step]]:
@@ -19,7 +19,7 @@ def suspect(flags: list[Flag], options_of: Callable[[str], Options | None], now:
     for flag in flags:
         step = _unexplained(flag, options_of(flag.kind), now)
         if not flag.suspect:
-            step = step._replace(state="waiting", attempts=flag.attempts, bumped_attempts=flag.attempts, error=None)
+            step = step._replace(state="waiting", attempts=flag.attempts, bumped_attempts=flag.attempts, error=None, strikes=0)
         steps.append((flag, step))
     return steps
 
@@ -48,11 +48,12 @@ def _crash(flag: Flag, report: str, options: Options | None, now: int) -> Step:
 
 def _unexplained(flag: Flag, options: Options | None, now: int) -> Step:
     attempts, most = flag.attempts + 1, options.max_attempts if options else Options.max_attempts
-    last = attempts >= most
+    last = attempts >= most or flag.strikes + STRIKES >= STRIKES * most
     error = f"its process died while it ran, without a record (kill -9, out of memory, power): attempt {attempts} of {most}"
     due = _due_again(flag, options, last, now)
     fresh = 0 if last else attempts
-    return Step(_dead_or_waiting(last), attempts, min(flag.due_at, now), fresh, due, error=error, suspect=True)
+    state, due_at = _dead_or_waiting(last), min(flag.due_at, now)
+    return Step(state, attempts, due_at, fresh, due, error=error, suspect=True, strikes=STRIKES)
 
 
 def _dead_or_waiting(last: bool) -> str:

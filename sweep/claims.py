@@ -6,6 +6,7 @@ import json
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from peewee import Case, Database, Field, Model, Node, Select
@@ -23,6 +24,10 @@ from ..models import Consumer, Flag, found
 CRASHES = 3
 """A flag that has crashed the process this often is dead."""
 
+STRIKES = 100
+"""A flag that comes further and fails again and again is dead after so many times its attempts without a success. A death of its
+process counts as so many failures."""
+
 
 NO_RARE = Rare()
 
@@ -35,7 +40,7 @@ class Claimed:
 
     __slots__ = (
         *("attempts", "began", "consumer", "cursor", "due_at", "id", "key", "kind", "payload", "raises", "rare", "row"),
-        *("progressed", "suspect", "taken_at", "token", "took", "trouble"),
+        *("progressed", "strikes", "suspect", "taken_at", "token", "took", "trouble"),
     )
 
     def __init__(self, kind: str, token: int, row: Sequence[Any], consumer: int = 0):
@@ -52,11 +57,18 @@ class Claimed:
         self.trouble: BaseException | None = None
         self.progressed = False
         """Whether its handler has come further, in this run."""
+        self.strikes: int | None = None
+        """What its row has, where this run has left it further for good; None: it has not."""
         self.due_at, self.id, self.key, self.payload, more = row
         self.attempts, self.suspect, self.cursor, self.raises, self.rare = FRESH
         if more is not None:
             self.attempts, self.suspect, self.cursor, self.raises, *rare = more
             self.rare = Rare(*rare)
+
+    @property
+    def before(self) -> int:
+        """How many attempts before this one count: none where this one came further than they did."""
+        return self.attempts if self.strikes is None else 0
 
 
 class Step(NamedTuple):
@@ -64,6 +76,7 @@ class Step(NamedTuple):
 
     :param due: microseconds UTC; ``bumped_due`` and ``bumped_attempts`` hold where it was raised again while it ran.
     :param earlier: where bumped, the raise's own due time wins if it is earlier.
+    :param strikes: what its strikes change by.
     """
 
     state: str
@@ -75,6 +88,7 @@ class Step(NamedTuple):
     error: str | None = None
     crashed: int = 0
     suspect: bool = False
+    strikes: int = 0
 
 
 class Store:
@@ -151,6 +165,14 @@ class Store:
     def settle_one(self, id: int, token: int, step: Step, now: int) -> str | None:
         """Let one claimed flag wait again or die; return its new state, or None where the claim was lost."""
         return self._dialect.settle_one(self._engine, {**step._asdict(), "id": id, "token": token, "now": now})
+
+    def strikes_of(self, claimed: Claimed) -> int | None:
+        """Return how many strikes a flag has, within a ``write``, where its run has left it with another cursor; else None."""
+        ours = (Flag.id == claimed.id) & (Flag.claim_token == claimed.token)
+        for cursor, strikes in Flag.select(Flag.cursor, Flag.strikes).where(ours).tuples().execute(self._engine):
+            with suppress(ValueError, TypeError, RecursionError):
+                return strikes if json.loads(cursor) != claimed.cursor else None
+        return None
 
     def release(self, ids: Sequence[int], token: int, now: int) -> int:
         """Give flags back that were claimed and not started."""

@@ -58,6 +58,10 @@ class FlagContext:
         Within a transaction of the handler's on ``flags.database`` it is kept with what that writes, or not at all. With
         ``raise Snooze(0)`` after it each run does one piece: a ``rate`` counts pieces, and the breaker takes each for a success.
 
+        A run that has moved the cursor and then fails counts as the first attempt again, for the backoff and ``max_attempts``;
+        one that moved it and asks for later leaves none. After 100 times ``max_attempts`` failures without a success the flag is
+        dead all the same, and each death of its process counts as 100.
+
         :param cursor: any small JSON value.
         :raises PayloadError: where it is not.
         :raises ClaimLost: where the flag was lowered by hand meanwhile, or is no longer this consumer's.

@@ -11,7 +11,7 @@ from ..databases.connections import Connections
 from ..handlers import Handler
 from ..logs import clean, headline
 from ..models import Event, record
-from .claims import Claimed, Step
+from .claims import STRIKES, Claimed, Step
 
 log = logging.getLogger("flagsweep")
 
@@ -102,14 +102,18 @@ class Failed(Outcome):
     counted = "failed"
 
     def step(self, handler: Handler, claimed: Claimed, now: int) -> Step:
-        attempts = claimed.attempts + 1
+        attempts, forgiven = claimed.before + 1, claimed.attempts - claimed.before
         if self.final or attempts >= handler.options.max_attempts:
             return Step("dead", attempts, now, 0, _longest(handler, now), error=self.error)
+        failed, most = (claimed.strikes or 0) + forgiven + attempts, STRIKES * handler.options.max_attempts
+        if claimed.strikes is not None and failed >= most:
+            error = f"{self.error}\nIt came further each time, and has failed {failed} times without a success."
+            return Step("dead", attempts, now, 0, _longest(handler, now), error=error)
         due = now + int(self.wait(handler, claimed) * SECOND)
-        return Step("waiting", attempts, due, attempts, due, error=self.error)
+        return Step("waiting", attempts, due, attempts, due, error=self.error, strikes=forgiven)
 
     def wait(self, handler: Handler, claimed: Claimed) -> float:
-        return handler.options.backoff.delay(claimed.attempts + 1) if self.after is None else self.after
+        return handler.options.backoff.delay(claimed.before + 1) if self.after is None else self.after
 
 
 @dataclass(frozen=True)
@@ -120,8 +124,9 @@ class Snoozed(Outcome):
     again = counted = "snoozed"
 
     def step(self, handler: Handler, claimed: Claimed, now: int) -> Step:
-        due = now + int(self.delay * SECOND)
-        return Step("waiting", claimed.attempts, due, claimed.attempts, due, earlier=True)
+        due, attempts = now + int(self.delay * SECOND), claimed.before
+        made_good = 0 if claimed.strikes is None else claimed.attempts - 1
+        return Step("waiting", attempts, due, attempts, due, earlier=True, strikes=made_good)
 
 
 @dataclass(frozen=True)

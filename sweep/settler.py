@@ -209,6 +209,8 @@ class Settler:
                     raise
                 self._parts.raise_if_away(error)
                 outcome = Failed(describe(error), error)
+        if claimed.progressed:
+            claimed.strikes = self._store.strikes_of(claimed)
         step = outcome.step(handler, claimed, now)
         state = self._store.settle_one(claimed.id, claimed.token, step, now)
         how = {None: "lost", "dead": "dead"}.get(state, outcome.again)

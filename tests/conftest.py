@@ -64,6 +64,7 @@ _ON_SERVERS = (
     "edits",
     "errors",
     "firing",
+    "further",
     "gates",
     "kinds",
     "many",

@@ -54,7 +54,7 @@ ADDED_COLUMNS = {
     "flagsweep_flag": """
 ADD COLUMN expires_at BIGINT, ADD COLUMN first_at BIGINT, ADD COLUMN covered BIGINT NOT NULL DEFAULT 0,
 ADD COLUMN bucket VARBINARY(800), ADD COLUMN schedule VARBINARY(400), ADD COLUMN zone VARCHAR(64), ADD COLUMN intended BIGINT,
-ADD COLUMN missed INT NOT NULL DEFAULT 0, DROP INDEX flagsweep_claimed,
+ADD COLUMN missed INT NOT NULL DEFAULT 0, ADD COLUMN strikes INT NOT NULL DEFAULT 0, DROP INDEX flagsweep_claimed,
 ADD INDEX flagsweep_claimed (state, claimed_by, claim_token, kind, priority, bucket, due_at)
 """,
     "flagsweep_history": "ADD COLUMN attempt INT, ADD COLUMN took BIGINT",

@@ -71,6 +71,7 @@ ALTER TABLE flagsweep_flag ADD COLUMN schedule text COLLATE "C";
 ALTER TABLE flagsweep_flag ADD COLUMN zone text;
 ALTER TABLE flagsweep_flag ADD COLUMN intended bigint;
 ALTER TABLE flagsweep_flag ADD COLUMN missed integer NOT NULL DEFAULT 0;
+ALTER TABLE flagsweep_flag ADD COLUMN strikes integer NOT NULL DEFAULT 0;
 CREATE INDEX flagsweep_bucket ON flagsweep_flag (kind, priority, bucket, due_at, id)
   WHERE state = 'waiting' AND bucket IS NOT NULL;
 ALTER TABLE flagsweep_history ADD COLUMN attempt integer;

@@ -46,7 +46,7 @@ def raised(form: Form, old: str, new: Callable[[str], str]) -> str:
         f"raised_as = {how}",
         f"due_at = CASE WHEN {stays} THEN {{old}}due_at WHEN {stands} THEN {due_at} ELSE {new('due_at')} END",
         f"priority = CASE WHEN {stands} THEN greatest({{old}}priority, {new('priority')}) ELSE {new('priority')} END",
-        *(f"{name} = {fresh.format(name=name)}" for name in ("attempts", "crashes", "suspect")),
+        *(f"{name} = {fresh.format(name=name)}" for name in ("attempts", "crashes", "suspect", "strikes")),
         *(f"{name} = {kept(name)}" for name in ("payload", "expires_at", "bucket")),
         "died_at = NULL",
     ]
@@ -67,7 +67,7 @@ HOLD = "SELECT id FROM flagsweep_flag WHERE id {among} FOR UPDATE SKIP LOCKED"
 THERE = "SELECT id FROM flagsweep_flag WHERE id {among}"
 LOWER = "DELETE FROM flagsweep_flag WHERE id {among} AND claim_token = ? AND generation = claimed_generation"
 LOWER_BUMPED = f"""
-UPDATE flagsweep_flag SET state = 'waiting', attempts = 0, crashes = 0, suspect = 0, error = NULL, cursor = NULL,
+UPDATE flagsweep_flag SET state = 'waiting', attempts = 0, crashes = 0, suspect = 0, strikes = 0, error = NULL, cursor = NULL,
   covered = claimed_generation, {FREE}
 WHERE id {{among}} AND claim_token = ?
 """
@@ -77,13 +77,13 @@ UPDATE flagsweep_flag SET
   attempts = CASE WHEN generation > claimed_generation THEN ? ELSE ? END,
   due_at = CASE WHEN generation = claimed_generation THEN ? WHEN ? THEN least(due_at, ?) ELSE ? END,
   died_at = CASE WHEN generation = claimed_generation AND ? = 'dead' THEN ? END,
-  crashes = crashes + ?, suspect = CASE WHEN ? THEN suspect + 1 ELSE 0 END,
+  strikes = greatest(0, strikes + ?), crashes = crashes + ?, suspect = CASE WHEN ? THEN suspect + 1 ELSE 0 END,
   error = coalesce(?, error), settled_at = ?, {FREE}
 WHERE id = ? AND claim_token = ?
 """
 _SETTLE_ARGUMENTS = (
     *("state", "bumped_attempts", "attempts", "due", "earlier", "bumped_due", "bumped_due", "state", "now"),
-    *("crashed", "suspect", "error", "now", "id", "token"),
+    *("strikes", "crashed", "suspect", "error", "now", "id", "token"),
 )
 CLAIMED = ", ".join(
     [
@@ -100,7 +100,7 @@ CLAIMERS = "SELECT DISTINCT claimed_by FROM flagsweep_flag WHERE state = 'claime
 CLAIMS_OF = "SELECT DISTINCT kind, claim_token FROM flagsweep_flag WHERE state = 'claimed' AND claimed_by = ?"
 RETRY = """
 UPDATE flagsweep_flag
-SET state = 'waiting', attempts = 0, crashes = 0, suspect = 0, died_at = NULL, due_at = ?, settled_at = ?
+SET state = 'waiting', attempts = 0, crashes = 0, suspect = 0, strikes = 0, died_at = NULL, due_at = ?, settled_at = ?
 WHERE id {among} AND (state = 'dead' OR (state = 'waiting' AND attempts > 0))
 """
 RECORD_DEAD = """

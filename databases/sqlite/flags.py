@@ -51,7 +51,8 @@ ON CONFLICT (kind, key) DO UPDATE SET
   priority = CASE WHEN {STANDS} THEN max(flag.priority, excluded.priority) ELSE excluded.priority END,
   attempts = CASE flag.state WHEN 'dead' THEN 0 ELSE flag.attempts END,
   crashes = CASE flag.state WHEN 'dead' THEN 0 ELSE flag.crashes END,
-  suspect = CASE flag.state WHEN 'dead' THEN 0 ELSE flag.suspect END,{debounced if form.debounced else ""}{
+  suspect = CASE flag.state WHEN 'dead' THEN 0 ELSE flag.suspect END,
+  strikes = CASE flag.state WHEN 'dead' THEN 0 ELSE flag.strikes END,{debounced if form.debounced else ""}{
         scheduled if form.scheduled else ""
     }
   state = CASE flag.state WHEN 'dead' THEN 'waiting' ELSE flag.state END
@@ -137,7 +138,7 @@ FREE = "claim_token = NULL, claimed_by = NULL, claimed_at = NULL, claimed_genera
 LOWER = f"DELETE FROM flagsweep_flag WHERE {MINE} AND generation = claimed_generation"
 
 LOWER_BUMPED = f"""
-UPDATE flagsweep_flag SET state = 'waiting', attempts = 0, crashes = 0, suspect = 0, error = NULL, cursor = NULL,
+UPDATE flagsweep_flag SET state = 'waiting', attempts = 0, crashes = 0, suspect = 0, strikes = 0, error = NULL, cursor = NULL,
   covered = claimed_generation, {FREE}
 WHERE {MINE}
 """
@@ -149,7 +150,7 @@ UPDATE flagsweep_flag SET
   due_at = CASE WHEN generation = claimed_generation THEN :due
                 WHEN :earlier THEN min(due_at, :bumped_due) ELSE :bumped_due END,
   died_at = CASE WHEN generation = claimed_generation AND :state = 'dead' THEN :now END,
-  crashes = crashes + :crashed, suspect = CASE WHEN :suspect THEN suspect + 1 ELSE 0 END,
+  strikes = max(0, strikes + :strikes), crashes = crashes + :crashed, suspect = CASE WHEN :suspect THEN suspect + 1 ELSE 0 END,
   error = coalesce(:error, error), settled_at = :now, {FREE}
 WHERE id = :id AND claim_token = :token
 RETURNING state
@@ -169,7 +170,7 @@ THESE = "id IN (SELECT value FROM json_each(?))"
 
 RETRY = f"""
 UPDATE flagsweep_flag
-SET state = 'waiting', attempts = 0, crashes = 0, suspect = 0, died_at = NULL, due_at = ?, settled_at = ?
+SET state = 'waiting', attempts = 0, crashes = 0, suspect = 0, strikes = 0, died_at = NULL, due_at = ?, settled_at = ?
 WHERE {THESE} AND (state = 'dead' OR (state = 'waiting' AND attempts > 0))
 """
 

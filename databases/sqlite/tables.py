@@ -70,6 +70,7 @@ ALTER TABLE flagsweep_flag ADD COLUMN schedule TEXT;
 ALTER TABLE flagsweep_flag ADD COLUMN zone TEXT;
 ALTER TABLE flagsweep_flag ADD COLUMN intended INTEGER;
 ALTER TABLE flagsweep_flag ADD COLUMN missed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE flagsweep_flag ADD COLUMN strikes INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX flagsweep_bucket ON flagsweep_flag (kind, priority, bucket, due_at, id)
   WHERE bucket IS NOT NULL AND state = 'waiting';
 ALTER TABLE flagsweep_history ADD COLUMN attempt INTEGER;

@@ -30,7 +30,7 @@ CONSUMER = ("mode", "pid", "host", "started_at", "comebacks")
 ADDED = {
     "flagsweep_flag": {
         **dict.fromkeys(("expires_at", "first_at", "bucket", "schedule", "zone", "intended")),
-        **{"covered": 0, "missed": 0},
+        **{"covered": 0, "missed": 0, "strikes": 0},
     },
     "flagsweep_history": {"attempt": None, "took": None},
     "flagsweep_consumer": {},
