@@ -80,12 +80,12 @@ class Guard(Chores):
     def _report_slow(self) -> None:
         now, slow = time.monotonic(), set()
         for lane in self._lanes.values():
-            for claimed, began in list(lane.pool.running.values()):
-                limit = lane.handlers[claimed.kind].options.slow_after
-                if limit is None or now - began < limit:
+            for claimed in list(lane.pool.running.values()):
+                limit, ran = lane.handlers[claimed.kind].options.slow_after, now - claimed.began
+                if limit is None or ran < limit:
                     continue
                 slow.add(claimed.id)
                 if self._told[claimed.id].may_tell(now):
-                    log.warning("%s (flag %d) runs for %.0f s", claimed.kind, claimed.id, now - began)
+                    log.warning("%s (flag %d) runs for %.0f s", claimed.kind, claimed.id, ran)
         for flag in self._told.keys() - slow:
             del self._told[flag]

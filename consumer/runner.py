@@ -219,7 +219,7 @@ class Runner:
             self._connections.close_thread()
             log.log(logging.INFO if self._consumer else logging.DEBUG, "stopped")
         else:
-            left = [c for lane in self._lanes.values() for c, _ in list(lane.pool.running.values())]
+            left = [claimed for lane in self._lanes.values() for claimed in list(lane.pool.running.values())]
             names = ", ".join(f"{c.kind} (flag {c.id})" for c in left) or "none"
             log.warning("stopped while these still run, they run again: %s", names)
         if not ended and (self._innocent or not self._gave_up):

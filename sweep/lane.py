@@ -421,7 +421,7 @@ def _of_those_that_ran(outcomes: list[Done], others: list[Done]) -> list[Done]:
 
 
 def _in_hand(claimed: list[Claimed], slots: Slots) -> Counter[str]:
-    return Counter(slots.names[each.kind] for each in claimed if each.kind in slots.names)
+    return Counter(slots.names[each.kind] for each in claimed if each.kind in slots.names) if slots.names else Counter()
 
 
 def group_of(lane: str, kinds: Iterable[str]) -> str:

@@ -114,8 +114,10 @@ class Settler:
 
     def free_to_settle(self, outcomes: list[Done]) -> tuple[list[Done], list[Done]]:
         """Part outcomes into those that can be settled now, and those whose flags somebody else's open transaction holds."""
-        held = self._store.held([claimed.id for claimed, *_ in outcomes]) if outcomes else set()
-        if self._discovery.has_rows and not self._connections.dialect.one_writer:
+        if not outcomes or self._connections.dialect.one_writer:
+            return outcomes, []
+        held = self._store.held([claimed.id for claimed, *_ in outcomes])
+        if self._discovery.has_rows:
             rows = [(claimed, claimed.row.key) for claimed, outcome, _ in outcomes if outcome.lowers_row(claimed)]
             held |= self._discovery.held(rows)
         if not held:
@@ -134,7 +136,8 @@ class Settler:
         rest, unstarted, kept = [], [], self._kept
         for done in outcomes:
             claimed, outcome, _ = done
-            if outcome is DONE and (claimed.rare is NO_RARE or claimed.rare.schedule is None) and claimed.kind not in kept:
+            only_lowered = outcome is DONE and not (kept and claimed.kind in kept)
+            if only_lowered and (claimed.rare is NO_RARE or claimed.rare.schedule is None):
                 lowered[claimed.token].append(claimed)
             elif outcome is NOT_STARTED:
                 unstarted.append(claimed)

@@ -55,7 +55,8 @@ class Pool:
         self.outstanding = 0
         self.demand = Demand()
         self.stopping = False
-        self.running: dict[int, tuple[Claimed, float]] = {}
+        self.running: dict[int, Claimed] = {}
+        """What each thread runs just now."""
         self.is_inline = threads == 0
         """Whether there are none, and whoever waits performs."""
         self._performer = performer
@@ -170,7 +171,7 @@ class Pool:
 
     def tokens(self) -> set[int]:
         """Return the claims of the flags it has; one that a thread takes at this instant may be missing."""
-        running = [claimed for claimed, _ in list(self.running.values())]
+        running = list(self.running.values())
         done = [claimed for claimed, *_ in self._done.copy()]
         waiting = (*self._todo.copy(), *self._parked.copy(), *self.slots.waiting(), *self.doubts.waiting())
         return {claimed.token for claimed in (*waiting, *running, *done)}
@@ -218,7 +219,7 @@ class Pool:
         now, starting = time.monotonic(), self._starting
         if starting is not None and now - starting >= self.START:
             return f"a thread has not started within {self.START:g} s"
-        since = [began for _, began in list(self.running.values())]
+        since = [claimed.began for claimed in list(self.running.values())]
         if stuck_after is not None and len(since) >= self.size and all(now - began >= stuck_after for began in since):
             return f"all its handlers run for more than {stuck_after:g} s"
         return None
@@ -338,13 +339,14 @@ class Pool:
                 del runs[claimed.id]
                 self._parked.append(claimed)
                 continue
-            if (limited := claimed.kind in limited_kinds) and not self.slots.begin(claimed):
+            limited = limited_kinds and claimed.kind in limited_kinds
+            if limited and not self.slots.begin(claimed):
                 del runs[claimed.id]
                 if claimed.suspect:
                     self._performer.alone.release()
                 continue
-            running[me] = (claimed, began)
             claimed.began = began
+            running[me] = claimed
             outcome = self._one(claimed, slot) if not claimed.suspect else self._alone(claimed, slot)
             del runs[claimed.id]
             if limited and (next_one := self.slots.end(claimed)) is not None:

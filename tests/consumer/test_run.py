@@ -366,9 +366,9 @@ def test_a_consumer_ends_for_its_supervisor_where_a_thread_never_starts(site, co
 
 def test_a_lane_is_in_trouble_once_a_thread_died_or_all_its_handlers_hang():
     pool, now = Pool("slow", 2, None, SimpleNamespace(id=1, box=None)), time.monotonic()
-    pool.running = {1: (None, now - 9)}
+    pool.running = {1: SimpleNamespace(began=now - 9)}
     assert pool.trouble(5) is None, "a thread is free"
-    pool.running[2] = (None, now - 3)
+    pool.running[2] = SimpleNamespace(began=now - 3)
     assert pool.trouble(5) is None and pool.trouble(None) is None
     assert "more than 2 s" in pool.trouble(2)
     pool._starting = now - 9
