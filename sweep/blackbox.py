@@ -62,7 +62,7 @@ class BlackBox:
 
     def is_empty(self) -> bool:
         """Return whether no thread runs a flag."""
-        return not any(self.cells[first] for first in range(1, len(self.cells) - 1, self._WIDTH))
+        return not any(self.cells[1 : len(self.cells) - 1 : self._WIDTH])
 
     def mark_clean(self) -> None:
         """Say that this process is about to end on purpose: whoever rescues charges nobody. Safe within a signal handler."""
