@@ -273,10 +273,13 @@ def test_what_the_site_holds_takes_nothing_of_a_limit_and_is_not_asked_for_witho
     client.ask("BEGIN")
     client.ask(f"SELECT id FROM {what} WHERE id = 3 FOR UPDATE")
     flags.connections.dialect.claim = lambda *given: (looks.append(1), claim(*given))[1]
-    assert flags.sweep()["lowered"] == 4
+    until(lambda: (flags.sweep(), len(seen) == 4)[1])  # What is held makes its kind wait for a moment: one sweep may be too few.
+    once = len(looks)
+    flags.sweep()
+    assert len(looks) - once < 10
     client.ask("COMMIT")
     (shown,) = flags.gates()
-    assert (shown.budget or shown.rate).left == 5 and len(looks) < 10
+    assert (shown.budget or shown.rate).left == 5
     until(lambda: (flags.sweep(), sorted(seen) == [1, 2, 3, 4, 5])[1])
 
 
