@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ..adapters.rows import OwnRows
 from ..config import SECOND
@@ -18,6 +18,9 @@ from .threads import Pool
 
 PROMPT = SECOND // 20
 """Microseconds of a rate's tokens that are claimed ahead, where threads are not free."""
+
+ROUNDS = 8
+"""Claims of one sort in one turn, where each finds rows that somebody holds: behind more of these the free ones wait a moment."""
 
 Due = tuple[int, str]
 """Priority and kind of flags that are due."""
@@ -118,17 +121,33 @@ class Claimer:
         if not gates.is_gated(kind):
             if self._handlers[kind].kind in gates.buckets:
                 return gates.claim_by_turns(kind, priority, self._promptly(kind, limit), id, now, token)
-            return self._without_held(self._store.claim(kind, priority, limit, id, now, token, way), now)
+            return self._free(lambda count: self._store.claim(kind, priority, count, id, now, token, way), limit, now)
         grant = gates.enter(kind, self._promptly(kind, limit), self._pool.size, id, now)
         if grant is None:
             return []
-        if grant.probe is not None:
-            taken = self._store.claim_these(kind, gates.choose(grant, kind, priority, now), id, now, token, way)
-        else:
-            taken = self._store.claim(kind, priority, grant.count, id, now, token, way)
-        taken = self._without_held(taken, now)
+
+        def claim(count: int) -> list[Claimed]:
+            if grant.probe is None:
+                return self._store.claim(kind, priority, count, id, now, token, way)
+            return self._store.claim_these(kind, gates.choose(grant, kind, priority, now), id, now, token, way)
+
+        taken = self._free(claim, grant.count, now)
         gates.leave(grant, taken, now)
         return taken
+
+    def _free(self, claim: Callable[[int], list[Claimed]], count: int, now: int) -> list[Claimed]:
+        """Claim so many flags whose rows nobody holds: those behind what is held take its place.
+
+        :param claim: claims no more than it is given.
+        """
+        free: list[Claimed] = []
+        for _ in range(ROUNDS):
+            taken = claim(count - len(free))
+            kept = self._without_held(taken, now)
+            free += kept
+            if len(kept) == len(taken):
+                break
+        return free
 
     def _promptly(self, kind: str, limit: int) -> int:
         """Return how many flags of a kind may be claimed that has a rate: what would not start at once would start too late."""

@@ -101,8 +101,7 @@ def test_what_expired_or_was_given_back_takes_nothing_of_a_rate(flags, clock):
     clock.advance(2 * HOUR)
     handler.using(key="late", expires="1s", priority=9).raise_flag()
     clock.advance(2)
-    total = +(flags.sweep() + flags.sweep())
-    assert total == {"expired": 1, "lowered": 2}, "the token of the one that did not run is there again"
+    assert +flags.sweep() == {"expired": 1, "lowered": 2}, "the token of the one that did not run is there again"
     assert len(ran) == 4
 
 
