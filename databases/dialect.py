@@ -6,6 +6,7 @@ it asks for what a dialect can do.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -22,6 +23,12 @@ from .gates import Gates
 from .tables import Tables
 
 
+class _Parts(threading.local):
+    """How many parts of a transaction the calling thread is in, one within the other."""
+
+    depth = 0
+
+
 class Dialect(Flags, ByBucket, Counts, Gates, Checks, Columns, Tables):
     """Do what differs between databases. ``db`` is the connection to do it on: the site's or ours."""
 
@@ -36,6 +43,7 @@ class Dialect(Flags, ByBucket, Counts, Gates, Checks, Columns, Tables):
     def __init__(self, notify: str = "off"):
         self.notify = notify
         """Who tells of a flag, as the setting says."""
+        self._parts = _Parts()
 
     # Connections and transactions.
 
@@ -64,16 +72,23 @@ class Dialect(Flags, ByBucket, Counts, Gates, Checks, Columns, Tables):
 
     @contextmanager
     def undoable(self, db: Database) -> Iterator[None]:
-        """Within a transaction: where this part fails, undo it alone, unless the whole transaction has ended by itself."""
-        db.execute_sql("SAVEPOINT flagsweep_part")
+        """Within a transaction: where this part fails, undo it alone, unless the whole transaction has ended by itself.
+
+        A part within a part has another name: MySQL forgets a savepoint when it gets a second one of the same name.
+        """
+        name = f"flagsweep_part_{self._parts.depth}"
+        db.execute_sql(f"SAVEPOINT {name}")
+        self._parts.depth += 1
         try:
             yield
         except BaseException:
             if self.in_transaction(db):
-                db.execute_sql("ROLLBACK TO SAVEPOINT flagsweep_part")
-                db.execute_sql("RELEASE SAVEPOINT flagsweep_part")
+                db.execute_sql(f"ROLLBACK TO SAVEPOINT {name}")
+                db.execute_sql(f"RELEASE SAVEPOINT {name}")
             raise
-        db.execute_sql("RELEASE SAVEPOINT flagsweep_part")
+        finally:
+            self._parts.depth -= 1
+        db.execute_sql(f"RELEASE SAVEPOINT {name}")
 
     def impatient(self, db: Database) -> AbstractContextManager[None]:
         """Within a transaction: wait for next to nothing for what somebody else is just writing."""

@@ -81,6 +81,15 @@ def test_a_row_that_cannot_be_lowered_fails_alone(flags, client, atomic, how):
     assert [row[0] for row in client.ask("SELECT email FROM visitor WHERE owed")] == ["bad"]
 
 
+@pytest.mark.parametrize("options", [{}, {"limit": 2}, {"rate": "100/s"}, {"per": "n", "budget": "9/d"}], ids=str)
+def test_a_kind_goes_on_beside_one_that_cannot_be_claimed(flags, client, options):
+    refuse(client, "UPDATE", "flagsweep_flag", "old.kind = 'bad'")
+    flags.handler("bad", priority=1)(lambda n: None).raise_many([(n,) for n in range(5)])
+    flags.handler("work", **options)(lambda n: None).raise_many([(n,) for n in range(5)])
+    assert +flags.sweep() == {"lowered": 5}
+    assert {(flag.kind, flag.state) for flag in flags.find()} == {("bad", "waiting")}
+
+
 @pytest.mark.parametrize("event", ["DELETE", "UPDATE"])
 def test_a_flag_that_cannot_be_settled_fails_alone_and_no_other_runs_again(flags, client, event):
     """A trigger of somebody's on our table refuses one flag: what its handler does cannot be known to the others."""
