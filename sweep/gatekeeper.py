@@ -39,8 +39,10 @@ HELD = SECOND
 BRIEFLY = SECOND // 20
 """Microseconds after which a gate is asked again that somebody else held, or whose flags somebody held."""
 
-
 FRESH = Breaker()
+
+STALE = "stale"
+"""A pulse that no database has: what was read is read again."""
 
 
 @dataclass
@@ -84,6 +86,7 @@ class Gatekeeper:
         self._force = force
         self._on_outage = on_outage
         self._pulse: Any = None
+        """What the gates were read at; None: never."""
         self._shut = Shut()
         self._breakers: dict[str, Breaker] = {}
         self._not_before: dict[str, tuple[int, int]] = {}
@@ -116,14 +119,17 @@ class Gatekeeper:
             return
         rows = gates(self._connections.engine)
         with self._lock:
-            first, self._pulse, self._shut = self._pulse is None, pulse, Shut(rows)
+            first, before = self._pulse is None, self._closed_by_rows(now)
+            self._pulse, self._shut = pulse, Shut(rows)
             self._not_before.clear()
             for buckets in self.buckets.values():
                 buckets.reopen()
             for row in rows:
                 if row.sort == "kind" and (row.breaker or row.name in self._breakers):
                     self._read_breaker(row.name, Breaker.parse(row.breaker), first)
-            self._shut_now.update((kind, "") for kind in self._handlers if self._is_shut(kind, now))
+            if not first:  # Of what was shut before nothing is in hand.
+                closed = self._closed_by_rows(now).items()
+                self._shut_now.update((kind, "") for kind, closings in closed if any(closings) and closings != before[kind])
 
     def _read_breaker(self, name: str, state: Breaker, first: bool) -> None:
         """Take note of a breaker as it was read; where another consumer has just opened it, what has not started waits, too.
@@ -134,8 +140,11 @@ class Gatekeeper:
             self._shut_now.add((name, ""))
         self._breakers[name] = state
 
-    def _is_shut(self, kind: str, now: int) -> bool:
-        return self._paused(kind, now) is not None or self._shut.asked_to_wait(self._handlers[kind].kind, now) is not None
+    def _closed_by_rows(self, now: int) -> dict[str, tuple[Closing | None, Closing | None]]:
+        """Return what hands and handlers have shut, by kind, as it was last read."""
+        return {
+            kind: (self._paused(kind, now), self._shut.asked_to_wait(each.kind, now)) for kind, each in self._handlers.items()
+        }
 
     def _paused(self, kind: str, now: int) -> Closing | None:
         return None if self._force else self._shut.paused((kind, self._handlers[kind].kind), self._lane, now)
@@ -392,7 +401,7 @@ class Gatekeeper:
         self._notes.rolled_back()
         self._holds.rolled_back()
         self._probing.clear()
-        self._pulse = None
+        self._pulse = self._pulse and STALE
 
     @property
     def has_notes(self) -> bool:
@@ -408,7 +417,9 @@ class Gatekeeper:
         values = self._note_breaker(name, row, note, now, news)
         if note.returned:
             limits = self.buckets[name].limits if name in self.buckets else self._limits[name]
-            values |= limits.giving_back(row, note.returned, now)
+            values |= (back := limits.giving_back(row, note.returned, now))
+            if limits.opens_at({**row, **back}, now) != limits.opens_at(row, now):
+                bump(self._connections.engine, "gate")  # Others wait for tokens that were to come later.
         self._set(name, values, bucket)
         self._not_before.pop(name, None)
         if bucket and note.returned:

@@ -65,6 +65,7 @@ _ON_SERVERS = (
     "errors",
     "firing",
     "further",
+    "gatekeeper",
     "gates",
     "kinds",
     "many",

@@ -9,6 +9,7 @@ from flagsweep import FlagSweep
 from flagsweep.config import SECOND
 from flagsweep.gates import breaker
 from flagsweep.gates.breaker import Breaker
+from flagsweep.models import bump
 from flagsweep.sweep.claims import new_token
 from flagsweep.sweep.gatekeeper import Gatekeeper
 
@@ -77,12 +78,12 @@ class Desk:
 
 
 @pytest.fixture
-def desk_for(db_path, clock, tmp_path):
+def desk_for(url, clock, tmp_path):
     """Give `desk_for(many=40, **options)`: the desk of a site with so many flags of one kind of these options."""
     made = []
 
     def desk_for(many=40, **options):
-        flags = FlagSweep(db_path, clock=clock, state_dir=tmp_path / "state", threads=8)
+        flags = FlagSweep(url, clock=clock, state_dir=tmp_path / "state", threads=8)
         flags.init()
         flags.handler("work", **options)(lambda n: None).raise_many([(n,) for n in range(many)])
         made.append(flags)
@@ -286,3 +287,35 @@ def test_probes_go_one_at_a_time_though_a_turn_began_before_anothers_probe_set_o
     assert len(one.turn(one.claim)) == 1 and not one.probe.fresh
     assert len(one.turn(one.claim)) == 1 and one.probe.fresh
     assert two.turn(two.claim) == []
+
+
+@pytest.mark.parametrize("options", [{"budget": "20/d"}, {"rate": "20/d burst 20"}], ids=str)
+def test_what_one_gives_back_the_other_need_not_wait_for_until_tomorrow(desk_for, options):
+    one = desk_for(**options)
+    two = Desk(one.flags, consumer=2)
+    claimed = one.turn(lambda: one.claim(20))
+    two.gates.refresh(two.now)
+    assert len(claimed) == 20 and two.turn(two.claim) == [] and two.gates.open(["work"], two.now) == []
+    one.end_unstarted(claimed[:4])
+    two.gates.refresh(two.now)
+    assert two.gates.open(["work"], two.now) == ["work"] and len(two.turn(two.claim)) == 4
+
+
+def test_what_was_shut_before_hurries_nobody_and_what_is_shut_by_another_does(desk_for):
+    one = desk_for(breaker=5)
+    one.flags.pause("work")
+    two = Desk(one.flags, consumer=2)
+    for look in ("the first", "one for another's sake"):
+        two.gates.refresh(two.now)
+        assert not two.gates.has_shut, look
+        one.turn(lambda: bump(one.store.connections.engine, "gate"))
+    one.flags.resume("work")
+    two.gates.refresh(two.now)
+    claimed = two.turn(two.claim)
+    two.turn(lambda: None, "rollback")
+    one.turn(lambda: one.fail(one.store.claim("work", 0, 5, 1, one.now, new_token())))
+    two.gates.refresh(two.now)
+    assert all(two.gates.is_behind(each, two.gates.take_shut()) for each in claimed[:1]) and not two.gates.has_shut
+    one.flags.pause("work")
+    two.gates.refresh(two.now)
+    assert two.gates.has_shut
