@@ -127,6 +127,8 @@ class Gatekeeper:
             for row in rows:
                 if row.sort == "kind" and (row.breaker or row.name in self._breakers):
                     self._read_breaker(row.name, Breaker.parse(row.breaker), first)
+                if row.sort == "kind" and not row.bucket and (limits := self._limits.get(row.name)):
+                    self._read_limits(row.name, limits, row.__data__, now)
             if not first:  # Of what was shut before nothing is in hand.
                 closed = self._closed_by_rows(now).items()
                 self._shut_now.update((kind, "") for kind, closings in closed if any(closings) and closings != before[kind])
@@ -139,6 +141,12 @@ class Gatekeeper:
         if self._breakers_on and state.outage is not None and self._breakers.get(name, FRESH).outage is None and not first:
             self._shut_now.add((name, ""))
         self._breakers[name] = state
+
+    def _read_limits(self, name: str, limits: Limits, row: Mapping[str, Any], now: int) -> None:
+        """Take note of limits that are used up: no claim need ask. What a wrong clock has written the next claim sets right."""
+        opens = limits.opens_at(row, now)
+        if opens is not None and not changed(limits.taking(row, now, 0), row):
+            self._wait(name, now, opens)
 
     def _closed_by_rows(self, now: int) -> dict[str, tuple[Closing | None, Closing | None]]:
         """Return what hands and handlers have shut, by kind, as it was last read."""

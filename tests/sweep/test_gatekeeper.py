@@ -315,7 +315,25 @@ def test_what_was_shut_before_hurries_nobody_and_what_is_shut_by_another_does(de
     two.turn(lambda: None, "rollback")
     one.turn(lambda: one.fail(one.store.claim("work", 0, 5, 1, one.now, new_token())))
     two.gates.refresh(two.now)
-    assert all(two.gates.is_behind(each, two.gates.take_shut()) for each in claimed[:1]) and not two.gates.has_shut
+    assert two.gates.is_behind(claimed[0], two.gates.take_shut()) and not two.gates.has_shut
     one.flags.pause("work")
     two.gates.refresh(two.now)
     assert two.gates.has_shut
+
+
+@pytest.mark.parametrize("options", [{"budget": "10/d"}, {"rate": "10/d burst 10"}], ids=str)
+def test_who_reads_that_a_limit_is_used_up_asks_for_nothing_unless_a_wrong_clock_wrote_it(desk_for, options):
+    one = desk_for(**options)
+    two, ahead, three = (Desk(one.flags, consumer) for consumer in (2, 3, 4))
+    assert len(one.turn(one.claim)) == 10
+    two.gates.refresh(two.now)
+    assert two.gates.open(["work"], two.now) == []
+    assert two.gates.open(["work"], two.now + DAY * SECOND) == ["work"]
+    ahead.now += 400 * DAY * SECOND
+    ahead.turn(ahead.claim)
+    three.gates.refresh(three.now)
+    assert three.gates.open(["work"], three.now) == ["work"]
+    three.turn(three.claim)
+    two.gates.refresh(two.now)
+    assert two.turn(two.claim) == [], "what was written with a wrong clock has been set right"
+    assert two.gates.closing("work", two.now).until <= two.now + DAY * SECOND
