@@ -7,7 +7,6 @@ import os
 import random
 import re
 import time
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
@@ -278,6 +277,8 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
 def _from_toml(path: str | None) -> dict[str, Any]:
     if not path:
         return {}
+    import tomllib
+
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

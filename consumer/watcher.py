@@ -148,7 +148,7 @@ class Watcher(threading.Thread):
 
     def _open_kinds(self, now: int) -> str:
         """Return the kinds that no gate keeps closed, as a JSON array."""
-        kinds = tuple(kind for lane in self._lanes.values() for kind in lane.gates.open(lane.kinds, now))
+        kinds = tuple(kind for lane in self._lanes.values() for kind in lane.gates.known.open(lane.kinds, now))
         if kinds not in self._kinds:
             self._kinds = {kinds: json.dumps(sorted(kinds))}
         return self._kinds[kinds]
@@ -159,8 +159,8 @@ class Watcher(threading.Thread):
         for lane in self._lanes.values():
             lane.look_at_gates()
             if changed:
-                lane.gates.stir(now)
-            if (opens_at := lane.gates.opens_at(now)) is not None:
+                lane.gates.known.stir(now)
+            if (opens_at := lane.gates.known.opens_at(now)) is not None:
                 times.append(clock + max(0.001, (opens_at - now) / SECOND))
         return min(times, default=math.inf)
 

@@ -108,10 +108,10 @@ class Connections:
         """Hold one write transaction of the engine.
 
         :param only_claims: nothing but claims is written, and what they take of gates.
-        :param together: what is written takes effect together; else each statement may commit by itself.
+        :param together: claims take effect together, as all else does; without it each may commit by itself.
         :raises DatabaseAway: where a file was moved away or deleted since a consumer was entered.
         """
-        transaction = self.dialect.transaction(self.engine, only_claims, together)
+        transaction = self.dialect.transaction(self.engine, only_claims, together or not only_claims)
         with self.writing if self.dialect.one_writer else nullcontext(), transaction:
             self.files.check()
             yield self.engine

@@ -8,8 +8,7 @@ from peewee import Proxy
 
 from ..errors import ConfigError
 from .connections import Connections
-from .kinds import SERVERS, scheme_of
-from .server.opening import open_server
+from .kinds import kind_of, scheme_of
 from .sqlite.opening import open_file
 
 
@@ -26,5 +25,5 @@ def open_connections(database: Any, driver: str = "sqlite3", notify: str = "rais
         database = database.obj
     scheme = scheme_of(database)
     if scheme is not None:
-        return open_server(scheme, SERVERS[scheme], database, notify)
+        return kind_of(scheme).open(scheme, database, notify)
     return open_file(database, driver)

@@ -9,9 +9,8 @@ from peewee import Database, Proxy, SqliteDatabase
 
 from ..errors import ConfigError
 from .connections import Connections
-from .kinds import SERVERS, scheme_of
-from .server.opening import host_of
-from .url import MEMORY
+from .kinds import kind_of, scheme_of
+from .url import MEMORY, host_of
 
 
 def is_late(database: Any) -> bool:
@@ -57,5 +56,5 @@ def _place(database: Any) -> tuple[Any, ...]:
     given = dict(getattr(database, "connect_params", {}))
     host = host_of(given)
     local = host in ("localhost", "127.0.0.1", "::1") or host.startswith("/")
-    port = str(given.get("port") or (SERVERS[scheme].port if scheme in SERVERS else 0))
+    port = str(given.get("port") or (0 if scheme is None else kind_of(scheme).port))
     return scheme, "localhost" if local else host, port, database.database

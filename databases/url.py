@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from playhouse.db_url import parse
-
 from ..config import hidden, without_driver
 from ..errors import ConfigError
 
@@ -19,6 +17,8 @@ MEMORY = ":memory:"
 
 def parameters_of(url: Any) -> dict[str, Any]:
     """Return the parameters of a connection that a URL names. PostgreSQL's may name several hosts, of which one must do."""
+    from playhouse.db_url import parse  # With all that Peewee knows of: a path needs none of it.
+
     text, several = _one_host(without_driver(str(url)))
     try:
         given = parse(text, unquote_password=True, unquote_user=True)
@@ -44,6 +44,11 @@ def _one_host(url: str) -> tuple[str, dict[str, str]]:
     pairs = [host.rpartition(":") if re.search(r":\d+$", host) else (host, "", "5432") for host in hosts.split(",")]
     names, ports = [host.strip("[]") for host, _, _ in pairs], [port for _, _, port in pairs]
     return f"{scheme}{mark}{user}{at}{names[0]}{slash}{path}", {"host": ",".join(names), "port": ",".join(ports)}
+
+
+def host_of(given: dict[str, Any]) -> str:
+    """Return the host, or the socket, that parameters of a connection name."""
+    return given.get("host") or given.get("unix_socket") or "localhost"
 
 
 def path_of(database: Any) -> str:

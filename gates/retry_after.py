@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
-from email.utils import parsedate_tz
 from typing import Any
 
 from ..config import SECOND, Clock, seconds
@@ -65,6 +64,8 @@ def _wait(text: str, now: float | None) -> float | None:
 
 def _date(text: str) -> float | None:
     """Return the date in seconds since 1970, None where it is none. It may have any form of HTTP (RFC 9110, section 5.6.7)."""
+    from email.utils import parsedate_tz  # Most handlers meet no date.
+
     try:
         parts = parsedate_tz(text)
         if parts is None or not 0 <= parts[5] <= 60:

@@ -76,8 +76,8 @@ class Claimer:
         """Return what is due, the most urgent first; kinds of one priority take turns at being first."""
         self._hints = set()  # This look sees what they told of.
         self._kinds = self._kinds[1:] + self._kinds[:1]
-        self._gates.refresh(now)
-        open_kinds = self._gates.open(self._kinds, now)
+        self._gates.known.refresh(now)
+        open_kinds = self._gates.known.open(self._kinds, now)
         agenda = self._store.agenda(open_kinds) if open_kinds else []
         return most_urgent_first((priority, kind) for kind, priority, earliest in agenda if earliest <= now)
 
@@ -88,7 +88,7 @@ class Claimer:
         """
         claimed: list[Claimed] = []
         limits = [limit for limit in (self._pacer.batch, self.left, most) if limit is not None]
-        due = [each for each in due if self._gates.closing(each[1], now) is None]
+        due = [each for each in due if self._gates.known.closing(each[1], now) is None]
         for index, (priority, kind) in enumerate(due):
             peers = sum(1 for p, _ in due[index:] if p == priority)
             room = min(self._pool.room(kind), *limits) - len(claimed)
@@ -97,7 +97,7 @@ class Claimer:
                 taken = self._take(kind, priority, share, now)
                 claimed += taken
                 more = HUNGRY if len(taken) == share else SATED
-                if not taken and self._gates.closing(kind, now) is None and self._gates.is_gated(kind):
+                if not taken and self._gates.known.closing(kind, now) is None and self._gates.is_gated(kind):
                     more = WHEN_FREE  # It waits for a thread that is free at once.
             else:
                 more = WHEN_FREE

@@ -1,13 +1,11 @@
-"""The gatekeeper of a lane: which kinds may be claimed just now, and how many flags of each.
+"""The gatekeeper of a lane: how many flags of a kind a claim may take, and what flags tell of their gates.
 
-What is true stands in rows: it is read again where the pulse says so, and what a claim takes of a limit is taken from the
-locked row, in the claim's own transaction. What is remembered here only spares looks: when a kind is worth asking for again.
+What is true stands in rows: what a claim takes of a limit is taken from the locked row, in the claim's own transaction.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,15 +15,17 @@ from ..config import SECOND
 from ..databases.way import Way
 from ..gates import breaker
 from ..gates.breaker import Breaker, Probe
-from ..gates.closings import outage, quiet_hours
 from ..gates.limits import Limits, Took, changed
-from ..gates.shut import FOREVER, Closing, Shut
+from ..gates.shut import Closing
 from ..handlers import Handler
 from ..logs import printable
-from ..models import bump, gates
+from ..models import bump
 from .buckets import Buckets
 from .claims import Claimed, Store
-from .notes import Note, Notes
+from .known import FRESH, Known
+from .notes import Gate, Note, Notes
+from .outcomes import DONE, EXPIRED, NOT_STARTED, Outcome
+from .settler import Done
 from .slots import Holds
 
 log = logging.getLogger("flagsweep")
@@ -35,14 +35,6 @@ LOOK = 500
 
 HELD = SECOND
 """Microseconds after which a gate is asked again whose slots others had."""
-
-BRIEFLY = SECOND // 20
-"""Microseconds after which a gate is asked again that somebody else held, or whose flags somebody held."""
-
-FRESH = Breaker()
-
-STALE = "stale"
-"""A pulse that no database has: what was read is read again."""
 
 
 @dataclass
@@ -78,152 +70,29 @@ class Gatekeeper:
     ):
         self._lane = lane
         self._handlers = handlers
-        self._store = store
         self._connections = store.connections
+        self._engine = store.connections.engine
         self._dialect = store.connections.dialect
-        self._zone = ZoneInfo(zone)
         self._breakers_on = breakers
         self._force = force
         self._on_outage = on_outage
-        self._pulse: Any = None
-        """What the gates were read at; None: never."""
-        self._shut = Shut()
-        self._breakers: dict[str, Breaker] = {}
-        self._not_before: dict[str, tuple[int, int]] = {}
-        """Until when a kind need not be asked for, and from when on: a clock that is set back makes nobody wait."""
-        self._quiet: dict[str, tuple[int, Closing | None]] = {}
         self._notes = Notes()
         self._holds = Holds(store.connections)
         self._restarted: set[str] = set()
         self._probing: set[str] = set()
-        self._shut_now: set[tuple[str, str]] = set()
-        """Gates that were shut since the last turn: what waits behind them and has not started is given back."""
-        self._lock = threading.Lock()
-        handled = {each.kind: each.options for each in handlers.values()}
-        self._limits = {kind: Limits(each.rate, each.budget, self._zone) for kind, each in handled.items() if each.per is None}
-        self._most = {kind: each.limit for kind, each in handled.items() if each.per is None and each.limit is not None}
-        self.buckets = {each.kind: Buckets(each, store, self._zone) for each in handlers.values() if each.options.per is not None}
+        place, handled = ZoneInfo(zone), {each.kind: each for each in handlers.values()}
+        as_a_whole = {kind: each.options for kind, each in handled.items() if each.options.per is None}
+        self._limits = {kind: Limits(each.rate, each.budget, place) for kind, each in as_a_whole.items()}
+        self._most = {kind: each.limit for kind, each in as_a_whole.items() if each.limit is not None}
+        self.buckets = {kind: Buckets(each, store, place) for kind, each in handled.items() if kind not in as_a_whole}
         """Those of kinds whose flags take turns, by the handler's kind."""
+        limits = (self._limits, self.buckets)
+        self.known = Known(lane, handlers, store.connections, place, *limits, breakers, force)
 
     @property
     def slots(self) -> Mapping[str, int]:
         """How many flags of a kind may run here at the same time, where that is limited."""
         return self._holds.slots
-
-    # What is open.
-
-    def refresh(self, now: int) -> None:
-        """Read the gates again where any was changed."""
-        pulse = self._dialect.pulse(self._connections.engine)
-        if pulse == self._pulse:
-            return
-        rows = gates(self._connections.engine)
-        with self._lock:
-            first, before = self._pulse is None, self._closed_by_rows(now)
-            self._pulse, self._shut = pulse, Shut(rows)
-            self._not_before.clear()
-            for buckets in self.buckets.values():
-                buckets.reopen()
-            for row in rows:
-                if row.sort == "kind" and (row.breaker or row.name in self._breakers):
-                    self._read_breaker(row.name, Breaker.parse(row.breaker), first)
-                if row.sort == "kind" and not row.bucket and (limits := self._limits.get(row.name)):
-                    self._read_limits(row.name, limits, row.__data__, now)
-            if not first:  # Of what was shut before nothing is in hand.
-                closed = self._closed_by_rows(now).items()
-                self._shut_now.update((kind, "") for kind, closings in closed if any(closings) and closings != before[kind])
-
-    def _read_breaker(self, name: str, state: Breaker, first: bool) -> None:
-        """Take note of a breaker as it was read; where another consumer has just opened it, what has not started waits, too.
-
-        :param first: nothing was read before, and nothing claimed.
-        """
-        if self._breakers_on and state.outage is not None and self._breakers.get(name, FRESH).outage is None and not first:
-            self._shut_now.add((name, ""))
-        self._breakers[name] = state
-
-    def _read_limits(self, name: str, limits: Limits, row: Mapping[str, Any], now: int) -> None:
-        """Take note of limits that are used up: no claim need ask. What a wrong clock has written the next claim sets right."""
-        opens = limits.opens_at(row, now)
-        if opens is not None and not changed(limits.taking(row, now, 0), row):
-            self._wait(name, now, opens)
-
-    def _closed_by_rows(self, now: int) -> dict[str, tuple[Closing | None, Closing | None]]:
-        """Return what hands and handlers have shut, by kind, as it was last read."""
-        return {
-            kind: (self._paused(kind, now), self._shut.asked_to_wait(each.kind, now)) for kind, each in self._handlers.items()
-        }
-
-    def _paused(self, kind: str, now: int) -> Closing | None:
-        return None if self._force else self._shut.paused((kind, self._handlers[kind].kind), self._lane, now)
-
-    @property
-    def has_shut(self) -> bool:
-        """Whether a gate was shut since the last turn."""
-        return bool(self._shut_now)
-
-    def take_shut(self) -> set[tuple[str, str]]:
-        """Return the gates that were shut since the last call."""
-        with self._lock:
-            shut, self._shut_now = self._shut_now, set()
-        return shut
-
-    def is_behind(self, claimed: Claimed, shut: Collection[tuple[str, str]]) -> bool:
-        """Return whether a flag is behind one of these gates: its kind's, or its bucket's."""
-        kinds = (claimed.kind, self._handlers[claimed.kind].kind)
-        return any((kind, "") in shut for kind in kinds) or self._gate_of(claimed) in shut
-
-    def has_heard(self, name: str) -> bool:
-        """Return whether all is written that flags of a kind told, and its gate stayed open."""
-        return not any(gate[0] == name for gate in (*self._shut_now, *self._notes.pending()))
-
-    def closing(self, kind: str, now: int) -> Closing | None:
-        """Return until when a kind may not be claimed, as far as is known, and why; None: it may."""
-        name = self._handlers[kind].kind
-        found = [
-            self._paused(kind, now),
-            self._shut.asked_to_wait(name, now),
-            self._quiet_of(name, now),
-            self._broken(name, now),
-        ]
-        asked, wait = self._not_before.get(name, (0, 0))
-        if asked <= now < wait:
-            found.append(Closing(wait, "its limit is reached"))
-        return max((each for each in found if each is not None), default=None)
-
-    def open(self, kinds: Iterable[str], now: int) -> list[str]:
-        """Return the kinds that may be claimed just now, as far as is known."""
-        return [kind for kind in kinds if self.closing(kind, now) is None]
-
-    @property
-    def threads(self) -> int | None:
-        """How many threads a hand has given this lane; None: as many as the settings say."""
-        row = self._shut.row("lane", self._lane)
-        return None if row is None else row.threads
-
-    def opens_at(self, now: int) -> int | None:
-        """Return when the next gate opens by itself, in microseconds UTC; None: none does."""
-        closings = (self.closing(kind, now) for kind in self._handlers)
-        return min((each.until for each in closings if each is not None and each.until < FOREVER), default=None)
-
-    def stir(self, now: int) -> None:
-        """Take note that something was committed: a flag of a bucket that is open may have come."""
-        for name, buckets in self.buckets.items():
-            if buckets.may_look(now):
-                self._not_before.pop(name, None)
-
-    def _quiet_of(self, name: str, now: int) -> Closing | None:
-        asked, closing = self._quiet.get(name, (0, None))
-        if not asked <= now < (asked + SECOND if closing is None else closing.until):
-            closing = quiet_hours(self._handlers[name].options.quiet, now, self._zone)
-            self._quiet[name] = (now, closing)
-        return closing
-
-    def _broken(self, name: str, now: int) -> Closing | None:
-        if not self._breakers_on or (state := self._breakers.get(name)) is None:
-            return None
-        closing = outage(state, now)
-        return None if closing is None or closing.until <= now else closing
 
     # A claim.
 
@@ -238,9 +107,7 @@ class Gatekeeper:
     def is_gated(self, kind: str) -> bool:
         """Return whether a claim of a kind takes from a gate."""
         name = self._handlers[kind].kind
-        if self._limits.get(name) or name in self._most:
-            return True
-        return self._breakers_on and name in self._breakers and self._breakers[name].outage is not None
+        return bool(self._limits.get(name)) or name in self._most or self.known.has_outage(name)
 
     def enter(self, kind: str, wanted: int, threads: int, consumer: int, now: int) -> Grant | None:
         """Lock a kind's gate, within a ``write``; return what may be claimed, or None: nothing.
@@ -248,24 +115,24 @@ class Gatekeeper:
         :param threads: the lane's.
         """
         name = self._handlers[kind].kind
-        row = self._dialect.lock_gate(self._connections.engine, name, "")
+        row = self._dialect.lock_gate(self._engine, name, "")
         if row is None:
-            self._wait(name, now, now + BRIEFLY)
+            self.known.wait(name, now, now)
             return None
         if (shut := self._shut_in(row, now)) is not None:
-            self._wait(name, now, shut)
+            self.known.wait(name, now, shut)
             return None
         grant = Grant(name, wanted, row)
         if self._heeds_breaker(name) and not self._may_probe(grant, now):
             return None
         if name in self._most and not self._take_slots(name, self._most[name], threads, consumer):
-            self._wait(name, now, now + HELD)
+            self.known.wait(name, now, now + HELD)
             return None
         if limits := self._limits.get(name):
             grant.count = limits.left(row, now, grant.count)
             if not grant.count:
                 self._set(name, changed(limits.taking(row, now, 0), row))
-                self._wait(name, now, limits.opens_at(row, now) or now)
+                self.known.wait(name, now, limits.opens_at(row, now) or now)
         return grant if grant.count > 0 else None
 
     def _heeds_breaker(self, name: str) -> bool:
@@ -273,11 +140,7 @@ class Gatekeeper:
 
     def _set(self, name: str, values: Mapping[str, Any], bucket: str = "") -> None:
         if values:
-            self._dialect.set_gate(self._connections.engine, name, bucket, values)
-
-    def _wait(self, name: str, now: int, until: int) -> None:
-        """Take note that a kind is not worth asking for until some time, and never that it is worth it at once."""
-        self._not_before[name] = (now, max(until, now + BRIEFLY))
+            self._dialect.set_gate(self._engine, name, bucket, values)
 
     def _shut_in(self, row: Mapping[str, Any], now: int) -> int | None:
         """Return until when the row says that the kind waits: it is younger than what was read before."""
@@ -291,13 +154,13 @@ class Gatekeeper:
         now = breaker.abreast(state, now)
         if state.outage is not None and grant.name not in self._restarted:
             state = breaker.restarted(state, now)
-        self._breakers[grant.name] = grant.state = state
+        self.known.breakers[grant.name] = grant.state = state
         if state.outage is None:
             self._restarted.add(grant.name)
             return True
         grant.probe, grant.count = breaker.may_probe(state, now), 1
         if grant.probe is None:
-            self._wait(grant.name, now, breaker.fresh_from(state, now) or now + HELD)
+            self.known.wait(grant.name, now, breaker.fresh_from(state, now) or now + HELD)
         return grant.probe is not None
 
     def _take_slots(self, name: str, limit: int, threads: int, consumer: int) -> bool:
@@ -308,14 +171,14 @@ class Gatekeeper:
         """Write what a claim has taken, in its transaction."""
         values, state = self._take(grant, taken, now), grant.state
         if not taken:  # What is due somebody holds: to ask for it again at once would spin.
-            self._wait(grant.name, now, now if grant.probe is None else breaker.closed_until(state, now) or now + HELD)
+            self.known.wait(grant.name, now, now if grant.probe is None else breaker.closed_until(state, now) or now + HELD)
         if grant.probe is not None:
             self._probing.add(grant.name)
             for claimed in taken:
                 state = breaker.probing(state, claimed.id, grant.probe.fresh, breaker.abreast(state, now))
         if self._heeds_breaker(grant.name) and (text := state.text()) != grant.row["breaker"]:
             values["breaker"] = text
-            self._breakers[grant.name] = state
+            self.known.breakers[grant.name] = state
         self._set(grant.name, changed(values, grant.row))
 
     def _take(self, grant: Grant, taken: Sequence[Claimed], now: int) -> dict[str, Any]:
@@ -332,7 +195,7 @@ class Gatekeeper:
     def choose(self, grant: Grant, kind: str, priority: int, now: int) -> list[int]:
         """Return the flag that may probe: of those with the fewest attempts the one at the breaker's place."""
         assert grant.probe is not None
-        due = self._dialect.candidates(self._connections.engine, kind, priority, now, LOOK)
+        due = self._dialect.candidates(self._engine, kind, priority, now, LOOK)
         least = min((attempts for _, attempts in due), default=0)
         if not due or (grant.probe.fresh and least):
             return []
@@ -346,16 +209,43 @@ class Gatekeeper:
         buckets = self.buckets[name]
         taken = buckets.claim(kind, priority, limit, consumer, now, token, self.way(kind))
         if not taken:
-            self._wait(name, now, buckets.opens_at(now))
+            self.known.wait(name, now, buckets.opens_at(now))
         return taken
 
     # What flags tell of their gates.
 
+    def hear(self, outcomes: list[Done], others: list[Done], recalled: list[Claimed], now: int) -> None:
+        """Note what flags tell of their gates.
+
+        :param others: those of the outcomes that did not just succeed.
+        :param recalled: what is given back unstarted.
+        """
+        heard = self.heard() | {claimed.kind for claimed, outcome, _ in others if outcome.fingerprint is not None}
+        for claimed, outcome, _ in outcomes if heard else others:
+            if _answered(claimed, outcome):
+                if claimed.kind in heard:
+                    self.ended(claimed, None)
+            elif outcome.fingerprint is not None:
+                self.ended(claimed, outcome.fingerprint)
+            elif outcome is NOT_STARTED or outcome is EXPIRED:
+                self.returned([claimed])
+            elif outcome.closes:
+                until = now + int(outcome.wait(self._handlers[claimed.kind], claimed) * SECOND)
+                self.waits(claimed, until, f"a handler asked for it: {outcome.error}")
+            elif outcome.counted != "failed":
+                self.unanswered(claimed)
+        self.returned(recalled)
+        if self.buckets:
+            for claimed, _, _ in outcomes:
+                if (buckets := self.buckets.get(self._handlers[claimed.kind].kind)) is not None:
+                    buckets.ended(claimed.rare.bucket)
+            self.known.stir(now)
+
     def heard(self) -> set[str]:
         """Return the kinds whose successes are to be noted, since flags of theirs failed."""
-        if not self._breakers_on or not self._breakers:
+        if not self._breakers_on or not self.known.breakers:
             return set()
-        return {kind for kind, each in self._handlers.items() if self._breakers.get(each.kind, FRESH) != FRESH}
+        return {kind for kind, each in self._handlers.items() if self.known.breakers.get(each.kind, FRESH) != FRESH}
 
     def ended(self, claimed: Claimed, fingerprint: str | None) -> None:
         """Note that a flag failed, or succeeded."""
@@ -366,7 +256,7 @@ class Gatekeeper:
     def unanswered(self, claimed: Claimed) -> None:
         """Note that a flag tells nothing of its provider, and was charged nothing."""
         name = self._handlers[claimed.kind].kind
-        if self._breakers_on and self._breakers.get(name, FRESH).outage is not None:
+        if self.known.has_outage(name):
             self._notes.of((name, "")).unanswered.append(claimed.id)
 
     def returned(self, claimed: Iterable[Claimed]) -> None:
@@ -380,10 +270,19 @@ class Gatekeeper:
         """Note that all other flags of a kind, or of a flag's bucket, are to wait."""
         self._notes.of(self._gate_of(claimed)).closed = Closing(until, why)
 
-    def _gate_of(self, claimed: Claimed) -> tuple[str, str]:
+    def _gate_of(self, claimed: Claimed) -> Gate:
         """Return the gate whose limits hold for a flag: its kind's, or its bucket's."""
         name = self._handlers[claimed.kind].kind
         return name, (claimed.rare.bucket or "") if name in self.buckets else ""
+
+    def has_heard(self, name: str) -> bool:
+        """Return whether all is written that flags of a kind told, and its gate stayed open."""
+        return not any(gate[0] == name for gate in (*self.known.shut, *self._notes.pending()))
+
+    def is_behind(self, claimed: Claimed, shut: Collection[Gate]) -> bool:
+        """Return whether a flag is behind one of these gates: its kind's, or its bucket's."""
+        kinds = (claimed.kind, self._handlers[claimed.kind].kind)
+        return any((kind, "") in shut for kind in kinds) or self._gate_of(claimed) in shut
 
     def write(self, now: int) -> list[Callable[[], None]]:
         """Write what was noted, within a ``write``; return what is to be told once it has committed.
@@ -399,7 +298,7 @@ class Gatekeeper:
     def committed(self) -> None:
         """Take note that what was written is kept."""
         for name, _ in self._notes.committed():
-            self._not_before.pop(name, None)
+            self.known.ask_again(name)
         self._holds.committed()
         self._restarted |= self._probing
         self._probing.clear()
@@ -409,7 +308,7 @@ class Gatekeeper:
         self._notes.rolled_back()
         self._holds.rolled_back()
         self._probing.clear()
-        self._pulse = self._pulse and STALE
+        self.known.forget()
 
     @property
     def has_notes(self) -> bool:
@@ -417,7 +316,7 @@ class Gatekeeper:
         return bool(self._notes)
 
     def _write_note(self, name: str, bucket: str, note: Note, now: int, news: list[Callable[[], None]]) -> bool:
-        row = self._dialect.lock_gate(self._connections.engine, name, bucket)
+        row = self._dialect.lock_gate(self._engine, name, bucket)
         if row is None:
             return False
         if note.closed is not None:
@@ -427,9 +326,9 @@ class Gatekeeper:
             limits = self.buckets[name].limits if name in self.buckets else self._limits[name]
             values |= (back := limits.giving_back(row, note.returned, now))
             if limits.opens_at({**row, **back}, now) != limits.opens_at(row, now):
-                bump(self._connections.engine, "gate")  # Others wait for tokens that were to come later.
+                bump(self._engine, "gate")  # Others wait for tokens that were to come later.
         self._set(name, values, bucket)
-        self._not_before.pop(name, None)
+        self.known.ask_again(name)
         if bucket and note.returned:
             self.buckets[name].reopen(bucket)
         return True
@@ -439,8 +338,8 @@ class Gatekeeper:
         longer = closing.until > (row["closed_until"] or 0)
         if longer:
             self._set(name, {"closed_until": closing.until, "closed_why": closing.why[:500]}, bucket)
-            bump(self._connections.engine, "gate")
-        self._shut_now.add((name, bucket))
+            bump(self._engine, "gate")
+        self.known.shut.add((name, bucket))
         if bucket:
             self.buckets[name].close(bucket, closing.until)
         return longer
@@ -457,11 +356,11 @@ class Gatekeeper:
         for flag in note.unanswered:
             state = breaker.unanswered(state, flag, now)
         if event is not None or (before == FRESH) != (state == FRESH):
-            bump(self._connections.engine, "gate")  # Others note their successes from now on, too, or need not any more.
-        self._breakers[name] = state
+            bump(self._engine, "gate")  # Others note their successes from now on, too, or need not any more.
+        self.known.breakers[name] = state
         if event is not None:
             if event == breaker.OUTAGE_BEGAN:
-                self._shut_now.add((name, ""))
+                self.known.shut.add((name, ""))
             news.append(lambda: self._tell(name, event, breaker.why(state) or breaker.why(before) or ""))
         return {} if state is before else {"breaker": state.text()}
 
@@ -476,3 +375,10 @@ class Gatekeeper:
     def free(self, in_hand: Mapping[str, int], consumer: int) -> set[str]:
         """Give up slots of kinds of which nothing is in hand, within a ``write``; return the kinds."""
         return self._holds.free(in_hand, consumer)
+
+
+def _answered(claimed: Claimed, outcome: Outcome) -> bool:
+    """Return whether a flag tells that its provider answers: it succeeded, or came further before it asked for later."""
+    if outcome.counted == "snoozed":
+        return claimed.progressed
+    return outcome.counted == DONE.counted and outcome is not NOT_STARTED

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..config import SECOND, Clock
+from ..config import Clock
 from ..databases.pacer import Pacer
 from ..handlers import Handler
 from ..models import AWAY
@@ -24,7 +24,7 @@ from .discovery import Discovery, Found
 from .doubts import Doubts
 from .gatekeeper import Gatekeeper
 from .member import Member
-from .outcomes import DONE, EXPIRED, NOT_STARTED, Outcome
+from .outcomes import DONE, EXPIRED, NOT_STARTED
 from .parts import HELD, Parts
 from .settler import Done, News, OnDead, Settlement, Settler
 from .slots import Slots
@@ -123,7 +123,7 @@ class Lane:
         patience = {each.kind: each.options.breaker for each in handlers.values() if shared.breakers and each.options.breaker}
         pool.doubts = Doubts({kind: each.kind for kind, each in handlers.items()}, patience)
         pool.by_turns = frozenset(kind for kind, each in handlers.items() if each.options.per is not None)
-        pool.is_urgent = lambda: self.gates.has_shut
+        pool.is_urgent = lambda: bool(self.gates.known.shut)
         self.claimer = Claimer(handlers, self._store, pool, self._pacer, self._member, self._parts, self.discovery, self.gates)
         self.settler = Settler(handlers, self._store, self._parts, self.discovery, shared.on_dead, shared.thorough)
 
@@ -159,14 +159,14 @@ class Lane:
     def look_at_gates(self) -> None:
         """Read the gates again where any was changed; what was shut and has not started is given back at the next turn, which
         whoever waits for the threads begins at once."""
-        self.gates.refresh(self._clock.now())
+        self.gates.known.refresh(self._clock.now())
         self._resize()
-        if self.gates.has_shut:
+        if self.gates.known.shut:
             self.demand.post()
 
     def _resize(self) -> None:
         """Have as many threads as the gate of the lane says, or its settings, as far as there may be so many in all."""
-        wanted, before = self.gates.threads or self._threads_set, self.pool.size
+        wanted, before = self.gates.known.threads or self._threads_set, self.pool.size
         if wanted == before or self.pool.is_inline:
             return
         size = self._crew.resize(self.pool, wanted)
@@ -320,7 +320,7 @@ class Lane:
     def _write(self, turn: Turn) -> Written:
         self._pacer.turn()
         claims_alone = not (turn.outcomes or turn.recalled or turn.found or self.discovery.has_rows or self.claimer.in_doubt)
-        with self._connections.write(claims_alone, not claims_alone or self._belongs_together(turn.due)):
+        with self._connections.write(claims_alone, self._belongs_together(turn.due)):
             began = time.monotonic()  # Not before: to wait for another's long transaction is not to hold the writer.
             turn.now = self._clock.now()  # Tokens that came meanwhile are not spent twice.
             doubted = self.claimer.release_in_doubt()
@@ -328,7 +328,7 @@ class Lane:
             settled = self.settler.settle(outcomes, turn.now)
             settled.counts["released"] += self._store.give_back(turn.recalled, turn.now)
             others = [done for done in outcomes if done[1] is not DONE]
-            self._note(outcomes, others, turn)
+            self.gates.hear(outcomes, others, turn.recalled, turn.now)
             settled.news += self.gates.write(turn.now)
             discovered = sum(self.discovery.turn_into_flags(handler, rows, turn.now) for handler, rows in turn.found)
             due = turn.due
@@ -350,32 +350,6 @@ class Lane:
         """Return whether claims of these sorts want a transaction: with what they take, or to be undone each by itself."""
         return self.discovery.has_rows or self._parts.apart or any(self.gates.takes(kind) for _, kind in due)
 
-    def _note(self, outcomes: list[Done], others: list[Done], turn: Turn) -> None:
-        """Have the gates know what flags tell of them.
-
-        :param others: those that did not just succeed.
-        """
-        heard = self.gates.heard() | {claimed.kind for claimed, outcome, _ in others if outcome.fingerprint is not None}
-        for claimed, outcome, _ in outcomes if heard else others:
-            if _answered(claimed, outcome):
-                if claimed.kind in heard:
-                    self.gates.ended(claimed, None)
-            elif outcome.fingerprint is not None:
-                self.gates.ended(claimed, outcome.fingerprint)
-            elif outcome is NOT_STARTED or outcome is EXPIRED:
-                self.gates.returned([claimed])
-            elif outcome.closes:
-                until = turn.now + int(outcome.wait(self.handlers[claimed.kind], claimed) * SECOND)
-                self.gates.waits(claimed, until, f"a handler asked for it: {outcome.error}")
-            elif outcome.counted != "failed":
-                self.gates.unanswered(claimed)
-        self.gates.returned(turn.recalled)
-        if self.gates.buckets:
-            for claimed, _, _ in outcomes:
-                if (buckets := self.gates.buckets.get(self.handlers[claimed.kind].kind)) is not None:
-                    buckets.ended(claimed.rare.bucket)
-            self.gates.stir(turn.now)
-
     def _count(self, ran: list[Done], settled: Settlement, now: int) -> Tally:
         """Count what was settled, within the same transaction and last in it: nobody waits long for what it holds."""
         tally = Tally()
@@ -393,7 +367,7 @@ class Lane:
         consumer for dead, so whatever its threads have is given back here.
         """
         before, self._claims_under = self._claims_under, self._member.id
-        shut = self.gates.take_shut()
+        shut = self.gates.known.take_shut()
         if self.stopping or before != self._claims_under:
             return self.pool.recall()
         return self.pool.recall(lambda claimed: self.gates.is_behind(claimed, shut)) if shut else []
@@ -405,13 +379,6 @@ class Lane:
 
     def _may_claim(self) -> bool:
         return self._member.may_claim(self.name)
-
-
-def _answered(claimed: Claimed, outcome: Outcome) -> bool:
-    """Return whether a flag tells that its provider answers: it succeeded, or came further before it asked for later."""
-    if outcome.counted == "snoozed":
-        return claimed.progressed
-    return outcome.counted == DONE.counted and outcome is not NOT_STARTED
 
 
 def _of_those_that_ran(outcomes: list[Done], others: list[Done]) -> list[Done]:

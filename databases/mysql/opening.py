@@ -52,11 +52,10 @@ class MysqlEngine(MysqlSite):
         super().init(database, mariadb, **{**kwargs, "charset": "utf8mb4", "use_unicode": True, "client_flag": flags})
 
 
-MYSQL = Kind(
+KIND = Kind(
     dialect=Mysql,
     made=MysqlSite,
     ours=MysqlEngine,
-    theirs=MySQLDatabase,
     driver="mysql",
     extra="mysql",
     port=3306,

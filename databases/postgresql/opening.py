@@ -31,11 +31,10 @@ def _refuse_unknown(url: Any, given: dict[str, Any]) -> None:
 _ALIVE = {"connect_timeout": 5, "keepalives": 1, "keepalives_idle": 5, "keepalives_interval": 1, "keepalives_count": 3}
 _PATIENT = "-c lock_timeout=50ms -c default_transaction_isolation=read\\ committed"
 
-POSTGRESQL = Kind(
+KIND = Kind(
     dialect=Postgresql,
     made=PostgresqlSite,
     ours=PostgresqlSite,
-    theirs=PostgresqlDatabase,
     driver="psycopg",
     extra="postgres",
     port=5432,
