@@ -91,7 +91,7 @@ class Keeper(Chores):
         self._tell_of_pauses()
         for name, lane in self._lanes.items():
             if changed:
-                lane.look_at_gates()
+                lane.look_at_gates(self._pulse)
             if changed or kinds.intersection(lane.kinds):
                 self._ask(name)
 

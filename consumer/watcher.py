@@ -157,7 +157,7 @@ class Watcher(threading.Thread):
         """Return when the next gate opens by itself, in seconds of the monotonic clock, once all were read that have changed."""
         times = []
         for lane in self._lanes.values():
-            lane.look_at_gates()
+            lane.look_at_gates(self._firing.pulse)
             if changed:
                 lane.gates.known.stir(now)
             if (opens_at := lane.gates.known.opens_at(now)) is not None:

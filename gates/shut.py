@@ -29,6 +29,9 @@ class Shut:
     def __init__(self, rows: Iterable[Gate] = ()):
         self._rows = {(row.sort, row.name): row for row in rows if not row.bucket}
 
+    def __bool__(self) -> bool:
+        return bool(self._rows)
+
     def row(self, sort: str, name: str) -> Gate | None:
         """Return the gate of a kind, of a lane, or of all."""
         return self._rows.get((sort, name))

@@ -84,6 +84,7 @@ class Gatekeeper:
         as_a_whole = {kind: each.options for kind, each in handled.items() if each.options.per is None}
         self._limits = {kind: Limits(each.rate, each.budget, place) for kind, each in as_a_whole.items()}
         self._most = {kind: each.limit for kind, each in as_a_whole.items() if each.limit is not None}
+        self._limited = {kind for kind, each in handlers.items() if self._limits.get(each.kind) or each.kind in self._most}
         self.buckets = {kind: Buckets(each, store, place) for kind, each in handled.items() if kind not in as_a_whole}
         """Those of kinds whose flags take turns, by the handler's kind."""
         limits = (self._limits, self.buckets)
@@ -102,12 +103,11 @@ class Gatekeeper:
 
     def takes(self, kind: str) -> bool:
         """Return whether a claim of a kind is more than one statement, which must take effect together."""
-        return self.is_gated(kind) or self._handlers[kind].kind in self.buckets
+        return self.is_gated(kind) or (bool(self.buckets) and self._handlers[kind].kind in self.buckets)
 
     def is_gated(self, kind: str) -> bool:
         """Return whether a claim of a kind takes from a gate."""
-        name = self._handlers[kind].kind
-        return bool(self._limits.get(name)) or name in self._most or self.known.has_outage(name)
+        return kind in self._limited or self.known.has_outage(self._handlers[kind].kind)
 
     def enter(self, kind: str, wanted: int, threads: int, consumer: int, now: int) -> Grant | None:
         """Lock a kind's gate, within a ``write``; return what may be claimed, or None: nothing.

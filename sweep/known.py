@@ -65,6 +65,7 @@ class Known:
         self._buckets = buckets
         self._breakers_on = breakers
         self._force = force
+        self._has_quiet = any(each.options.quiet is not None for each in handlers.values())
         self._pulse: Any = None
         """What the rows were read at; None: never."""
         self._rows = Shut()
@@ -75,9 +76,12 @@ class Known:
 
     # What the rows say.
 
-    def refresh(self, now: int) -> None:
-        """Read the gates again where any was changed."""
-        pulse = self._dialect.pulse(self._engine)
+    def refresh(self, now: int, pulse: Any = None) -> None:
+        """Read the gates again where any was changed.
+
+        :param pulse: what says so, where the caller has just read it.
+        """
+        pulse = pulse or self._dialect.pulse(self._engine)
         if pulse == self._pulse:
             return
         rows = gates(self._engine)
@@ -133,7 +137,7 @@ class Known:
 
     def has_outage(self, name: str) -> bool:
         """Return whether the provider of a handler's kind is away, and it heeds that."""
-        return self._breakers_on and self.breakers.get(name, FRESH).outage is not None
+        return self._breakers_on and name in self.breakers and self.breakers[name].outage is not None
 
     def take_shut(self) -> set[Gate]:
         """Return the gates that were shut since the last call."""
@@ -145,6 +149,8 @@ class Known:
 
     def closing(self, kind: str, now: int) -> Closing | None:
         """Return until when a kind may not be claimed, and why; None: it may."""
+        if not (self._rows or self._not_before or self.breakers or self._has_quiet):
+            return None
         name = self._handlers[kind].kind
         found = [
             self._paused(kind, now),

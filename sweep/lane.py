@@ -156,10 +156,13 @@ class Lane:
         trouble = self.pool.trouble(stuck_after)
         return trouble and f"lane {self.name} is stuck: {trouble}"
 
-    def look_at_gates(self) -> None:
+    def look_at_gates(self, pulse: Any = None) -> None:
         """Read the gates again where any was changed; what was shut and has not started is given back at the next turn, which
-        whoever waits for the threads begins at once."""
-        self.gates.known.refresh(self._clock.now())
+        whoever waits for the threads begins at once.
+
+        :param pulse: what says so, where the caller has just read it.
+        """
+        self.gates.known.refresh(self._clock.now(), pulse)
         self._resize()
         if self.gates.known.shut:
             self.demand.post()
