@@ -2,6 +2,8 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
+# With it each of the tests' many processes would compile all it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-timetables test test-servers test-all matrix faults-short controls faults faults-nightly lint bench bench-quick clean
@@ -17,7 +19,7 @@ demo-timetables: $(READY) ## Collect 100,000 rows from a moody API, gently; kill
 
 # More workers than cores: many tests wait for another process most of their time.
 test: $(READY) ## Run the tests that need no server, within a minute
-	$(PY) -m pytest -n 4 --dist worksteal -m "not slow and not long and not faults and not servers"
+	$(PY) -m pytest -n 3 --dist worksteal -m "not slow and not long and not faults and not servers"
 
 test-servers: $(READY) ## Run the tests that take longer, and those on PostgreSQL, MariaDB and Redis; says which it skips for want of one
 	$(PY) -m pytest -n 4 --dist worksteal -m "(servers or long) and not slow and not faults" -rs

@@ -98,6 +98,7 @@ def test_on_a_narrow_terminal_titles_take_two_lines_and_names_are_whole(shop, fo
     assert re.search(r"^send_mails +1 +\d s +0 ", shown, re.MULTILINE)
 
 
+@pytest.mark.long
 def test_on_a_terminal_a_sweep_shows_how_far_it_is_and_names_failures(shop, folder, env):
     shop.send.raise_many([(1, "fail"), *((n, "slow") for n in range(3))])
     shown, code = in_terminal(folder, env, "sweep")

@@ -418,6 +418,7 @@ flags.sweep()
     assert is_sound(site.flags.path)
 
 
+@pytest.mark.long
 def test_a_log_that_is_written_back_or_used_by_others_is_no_log_that_was_replaced(site, until, monkeypatch):
     looks, lost = [], OpenFiles.lost
     monkeypatch.setattr(OpenFiles, "lost", lambda files: looks.append(lost(files)) or looks[-1])

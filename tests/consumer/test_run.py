@@ -440,6 +440,7 @@ class HastyClock(Clock):
         return 60 * super().monotonic()
 
 
+@pytest.mark.long
 def test_the_keeper_asks_for_sweeps_where_hueys_scheduler_is_stuck(make, until, monkeypatch):
     """And asks again where the queue lost what was asked for."""
     monkeypatch.setattr(huey.consumer.Scheduler, "loop", lambda scheduler, now=None: scheduler.stop_flag.wait())
@@ -453,6 +454,7 @@ def test_the_keeper_asks_for_sweeps_where_hueys_scheduler_is_stuck(make, until, 
         until(site.is_idle, limit=4)
 
 
+@pytest.mark.long
 def test_a_chore_of_the_keeper_that_always_fails_hinders_no_other_and_is_told_of_once_a_minute(make, until, monkeypatch, caplog):
     monkeypatch.setattr(huey.consumer.Scheduler, "loop", lambda scheduler, now=None: scheduler.stop_flag.wait())
     failures, clock = [], HastyClock()
@@ -514,6 +516,7 @@ def complaints(caplog):
     return [r for r in caplog.records if r.levelno >= logging.WARNING]
 
 
+@pytest.mark.long
 def test_a_locked_database_is_waited_for_with_one_line_in_the_log(make, until, monkeypatch, caplog, tmp_path):
     monkeypatch.setattr(flagsweep.databases.sqlite.opening, "BUSY", 0.1)
     site = make()
@@ -537,6 +540,7 @@ def test_a_locked_database_is_waited_for_with_one_line_in_the_log(make, until, m
     assert not any(r.exc_info for r in caplog.records)
 
 
+@pytest.mark.long
 def test_a_lock_that_was_waited_for_is_not_taken_for_a_share_of_the_writer(make, until, tmp_path):
     site = make()
     site.raise_("work", 1, do="wait", gate=str(tmp_path / "gate"))

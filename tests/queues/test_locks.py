@@ -30,6 +30,7 @@ def test_a_lane_that_another_host_sweeps_is_swept_here_once_that_is_done(url, ma
         other.disconnect()
 
 
+@pytest.mark.long
 def test_a_lock_is_renewed_while_its_sweep_lasts_and_free_afterwards(make, until, tmp_path, monkeypatch, patient):
     monkeypatch.setattr(Locks, "LASTS", 1.5)
     work = make(f"sqlite:///{tmp_path}/queue.db")

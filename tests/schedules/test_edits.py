@@ -61,6 +61,7 @@ def test_a_schedule_that_is_run_now_runs_now(site, runs, until):
     until(lambda: site.schedules.list()[0].outcome == "succeeded")
 
 
+@pytest.mark.long
 def test_a_schedule_that_is_paused_stops_and_goes_on_when_it_is_resumed(site, runs, until):
     site.schedules.add("paused", "work", every="1s", arguments=(1,))
     until(lambda: runs)
