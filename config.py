@@ -22,6 +22,9 @@ SECOND = 1_000_000
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+LATEST = 253_402_300_799_999_999
+"""The last microsecond of the calendar, that of the year 9999: no time comes after it."""
+
 LONGEST = 10 * 365 * 86400.0
 """Seconds in ten years: a longer delay is a slip of the keyboard, not a plan."""
 

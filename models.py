@@ -41,6 +41,7 @@ from peewee import (
 
 from .databases.connections import Connections
 from .databases.errors import DATABASE_ERRORS
+from .databases.gates import sound
 from .databases.pages import Pages, Progress
 from .databases.raising import Terms
 from .errors import DatabaseAway, NotReady
@@ -56,6 +57,37 @@ MANY = 100
 """Lines of history in one statement: with the longest errors still less than a server takes."""
 
 
+class _AsItIs:
+    """Read what a hand has put there as it is: a row that cannot be read would hide all others."""
+
+    def python_value(self, value):
+        return value
+
+
+class _Big(_AsItIs, BigIntegerField): ...
+
+
+class _Int(_AsItIs, IntegerField): ...
+
+
+class _Small(_AsItIs, SmallIntegerField): ...
+
+
+class _OfGate:
+    """Read what a gate's column may say."""
+
+    column_name: str
+
+    def python_value(self, value):
+        return sound(self.column_name, value)
+
+
+class _GateBig(_OfGate, BigIntegerField): ...
+
+
+class _GateInt(_OfGate, IntegerField): ...
+
+
 class _Id(BigAutoField):
     """Never repeat an id: ``discard 17`` must not hit a newer flag."""
 
@@ -63,11 +95,15 @@ class _Id(BigAutoField):
         return NodeList((super().ddl(context), SQL("AUTOINCREMENT")))
 
 
+def _as_text(value: Any) -> Any:
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
+
+
 class _Text(TextField):
     """Read bytes that were put there by hand, too."""
 
     def adapt(self, value):
-        return value.decode(errors="backslashreplace") if isinstance(value, bytes) else super().adapt(value)
+        return super().adapt(_as_text(value))
 
 
 def _default(value: str) -> list:
@@ -82,33 +118,33 @@ class Flag(Model):
     key = _Text()
     payload = _Text()
     state = _Text(constraints=[*_default("'waiting'"), Check("state IN ('waiting', 'claimed', 'dead')")])
-    priority = SmallIntegerField(constraints=_default("0"))
-    due_at = BigIntegerField()
-    raised_at = BigIntegerField()
-    raised_as = TextField(constraints=_default("'new'"))
-    generation = BigIntegerField(constraints=_default("1"))
-    attempts = IntegerField(constraints=_default("0"))
-    crashes = IntegerField(constraints=_default("0"))
-    suspect = IntegerField(constraints=_default("0"))
+    priority = _Small(constraints=_default("0"))
+    due_at = _Big()
+    raised_at = _Big()
+    raised_as = _Text(constraints=_default("'new'"))
+    generation = _Big(constraints=_default("1"))
+    attempts = _Int(constraints=_default("0"))
+    crashes = _Int(constraints=_default("0"))
+    suspect = _Int(constraints=_default("0"))
     cursor = _Text(null=True)
     error = _Text(null=True)
-    died_at = BigIntegerField(null=True)
-    claim_token = BigIntegerField(null=True)
-    claimed_by = BigIntegerField(null=True)
-    claimed_at = BigIntegerField(null=True)
-    claimed_generation = BigIntegerField(null=True)
-    settled_at = BigIntegerField(null=True)
-    expires_at = BigIntegerField(null=True)
-    first_at = BigIntegerField(null=True)
+    died_at = _Big(null=True)
+    claim_token = _Big(null=True)
+    claimed_by = _Big(null=True)
+    claimed_at = _Big(null=True)
+    claimed_generation = _Big(null=True)
+    settled_at = _Big(null=True)
+    expires_at = _Big(null=True)
+    first_at = _Big(null=True)
     """When it was first raised, where raises put it off."""
-    covered = BigIntegerField(constraints=_default("0"))
+    covered = _Big(constraints=_default("0"))
     """The generation that its last success has done."""
     bucket = _Text(null=True)
     schedule = _Text(null=True)
     zone = _Text(null=True)
-    intended = BigIntegerField(null=True)
-    missed = IntegerField(constraints=_default("0"))
-    strikes = IntegerField(constraints=_default("0"))
+    intended = _Big(null=True)
+    missed = _Int(constraints=_default("0"))
+    strikes = _Int(constraints=_default("0"))
     """Failures since its last success that progress has made good, and deaths of its process, each of which counts as many."""
 
     class Meta:
@@ -128,11 +164,11 @@ class Consumer(Model):
     """Name who claims. Whether it lives is asked of the lease, never of this row."""
 
     id = _Id()
-    mode = TextField()
-    pid = IntegerField()
-    host = TextField()
-    started_at = BigIntegerField()
-    comebacks = IntegerField(default=0)
+    mode = _Text()
+    pid = _Int()
+    host = _Text()
+    started_at = _Big()
+    comebacks = _Int(default=0)
     """How often it has lost its lease and taken it again."""
 
     class Meta:
@@ -143,14 +179,14 @@ class History(Model):
     """Keep what became of flags that went without success."""
 
     id = _Id()
-    at = BigIntegerField()
-    flag = BigIntegerField()
-    kind = TextField()
-    key = TextField()
-    event = TextField()
-    reason = TextField()
-    attempt = IntegerField(null=True)
-    took = BigIntegerField(null=True)
+    at = _Big()
+    flag = _Big()
+    kind = _Text()
+    key = _Text()
+    event = _Text()
+    reason = _Text()
+    attempt = _Int(null=True)
+    took = _Big(null=True)
     """Microseconds that the handler ran."""
 
     class Meta:
@@ -172,17 +208,17 @@ class Schedule(Model):
     spec = _Text()
     zone = _Text()
     missed = _Text()
-    grace = BigIntegerField()
-    cap = IntegerField()
-    next_at = BigIntegerField(null=True)
-    last_at = BigIntegerField(null=True)
+    grace = _Big()
+    cap = _Int()
+    next_at = _Big(null=True)
+    last_at = _Big(null=True)
     """The latest time that it was fired for."""
-    fired_at = BigIntegerField(null=True)
-    skipped = BigIntegerField(constraints=_default("0"))
+    fired_at = _Big(null=True)
+    skipped = _Big(constraints=_default("0"))
     """How many times it was not fired for."""
     outcome = _Text(null=True)
     """How its last run ended, and when."""
-    ended_at = BigIntegerField(null=True)
+    ended_at = _Big(null=True)
     origin = _Text()
     module = _Text(null=True)
     """The module that declares it."""
@@ -190,12 +226,12 @@ class Schedule(Model):
     """What that says, where a hand has changed something."""
     changed = _Text(null=True)
     changed_by = _Text(null=True)
-    changed_at = BigIntegerField(null=True)
-    paused_at = BigIntegerField(null=True)
+    changed_at = _Big(null=True)
+    paused_at = _Big(null=True)
     paused_by = _Text(null=True)
-    paused_until = BigIntegerField(null=True)
+    paused_until = _Big(null=True)
     reason = _Text(null=True)
-    created_at = BigIntegerField()
+    created_at = _Big()
 
     class Meta:
         table_name = "flagsweep_schedule"
@@ -207,17 +243,17 @@ class Gate(Model):
     sort = _Text()
     name = _Text()
     bucket = _Text(constraints=_default("''"))
-    paused_at = BigIntegerField(null=True)
+    paused_at = _GateBig(null=True)
     paused_by = _Text(null=True)
-    paused_until = BigIntegerField(null=True)
+    paused_until = _GateBig(null=True)
     reason = _Text(null=True)
-    closed_until = BigIntegerField(null=True)
+    closed_until = _GateBig(null=True)
     closed_why = _Text(null=True)
-    taken = BigIntegerField(null=True)
-    day = IntegerField(null=True)
-    used = BigIntegerField(null=True)
+    taken = _GateBig(null=True)
+    day = _GateInt(null=True)
+    used = _GateBig(null=True)
     breaker = _Text(null=True)
-    threads = IntegerField(null=True)
+    threads = _GateInt(null=True)
 
     class Meta:
         table_name = "flagsweep_gate"
@@ -228,8 +264,8 @@ class Hold(Model):
     """Say how many flags of a kind a consumer may run at once, of those that may run at all."""
 
     kind = _Text()
-    consumer = BigIntegerField()
-    slots = IntegerField()
+    consumer = _Big()
+    slots = _Int()
 
     class Meta:
         table_name = "flagsweep_hold"
@@ -243,7 +279,7 @@ class Pulse(Model):
     """
 
     id = _Id()
-    what = TextField()
+    what = _Text()
     """``schedule`` or ``gate``."""
 
     class Meta:
@@ -254,13 +290,13 @@ class Count(Model):
     """Count what became of the flags of a kind within a minute or an hour, by each consumer."""
 
     kind = _Text()
-    span = IntegerField()
-    at = BigIntegerField()
-    consumer = BigIntegerField()
+    span = _Int()
+    at = _Big()
+    consumer = _Big()
     succeeded, failed, dead, snoozed, discarded, expired, spent, waited, longest = (
-        BigIntegerField(constraints=_default("0")) for _ in range(9)
+        _Big(constraints=_default("0")) for _ in range(9)
     )
-    d0, d1, d2, d3, d4, d5, d6, d7, d8, d9, d10, d11, d12 = (BigIntegerField(constraints=_default("0")) for _ in range(13))
+    d0, d1, d2, d3, d4, d5, d6, d7, d8, d9, d10, d11, d12 = (_Big(constraints=_default("0")) for _ in range(13))
 
     class Meta:
         table_name = "flagsweep_count"
@@ -315,7 +351,7 @@ class SiteVerbs:
     def counts(self, now: int) -> list[tuple[str, str, int, int, int | None]]:
         """Return (kind, state, how many, how many due, earliest due time) for what is up."""
         with self.connections.lent("flags could not be counted") as db, self.dialect.lenient(db):
-            return self.dialect.counts(db, now)
+            return [(_as_text(kind), *more) for kind, *more in self.dialect.counts(db, now)]
 
     def retry(self, where: Sequence[Any], now: int, progress: Progress = None) -> int:
         """Let dead flags wait again from scratch, and those backing off be due at once; return how many."""

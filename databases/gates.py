@@ -8,8 +8,14 @@ from typing import Any
 
 from peewee import Database
 
+from ..config import LATEST
+
 TAKEN = ("taken", "day", "used", "closed_until", "paused_at", "paused_until", "breaker")
 """What a claim reads of a gate."""
+
+NUMBERS = {"paused_at": LATEST, "paused_until": LATEST, "closed_until": LATEST}
+NUMBERS |= {"taken": 2**63 - 1, "day": 2**31 - 1, "used": 2**63 - 1, "threads": 1000}
+"""The most that a column may say; the least is 0."""
 
 LOCK = f"SELECT {', '.join(TAKEN)} FROM flagsweep_gate WHERE sort = 'kind' AND name = ? AND bucket = ?"
 PULSE = "SELECT max(id), count(*) FROM flagsweep_pulse"
@@ -31,6 +37,13 @@ SELECT count(*) FROM (
 ) AS due
 """
 IN_HAND = "SELECT count(*) FROM flagsweep_flag WHERE state = 'claimed' AND kind = ?"
+
+
+def sound(column: str, value: Any) -> Any:
+    """Return what a gate's column says. What a hand has damaged says nothing; but a pause it remains."""
+    if value is None or column not in NUMBERS or (type(value) is int and 0 <= value <= NUMBERS[column]):
+        return value
+    return 0 if column == "paused_at" else None
 
 
 class Gates:
@@ -62,7 +75,7 @@ class Gates:
         for _ in range(2):
             rows = db.execute_sql(self.own(LOCK + self.skips_locked), which).fetchall()
             if rows:
-                return dict(zip(TAKEN, rows[0], strict=True))
+                return {column: sound(column, value) for column, value in zip(TAKEN, rows[0], strict=True)}
             if db.execute_sql(self.own(LOCK), which).fetchall() or not self.make_gate(db, which):
                 return None
         return None
@@ -102,7 +115,7 @@ class Gates:
         """Return how many flags of a kind other consumers that are entered may run, and how many this one."""
         held = dict(db.execute_sql(self.own(SLOTS), (self.encoded_name(kind),)).fetchall())
         mine = held.pop(consumer, 0)
-        return sum(held.values()), mine
+        return sum(slots for slots in held.values() if isinstance(slots, int)), mine
 
     def hold(self, db: Database, kind: str, consumer: int, slots: int) -> None:
         """Take note of how many flags of a kind a consumer may run; 0: it runs none."""

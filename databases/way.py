@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ..config import LATEST
+
 
 class Way(NamedTuple):
     """Name the gates of a claim, besides that of all.
@@ -51,5 +53,6 @@ def is_open(mark: Callable[[str], str] = lambda name: "?") -> str:
     """
     forced, kind, name, lane, now, again = map(mark, PARAMETERS)
     which = f"sort = 'kind' AND name IN ({kind}, {name}) OR sort = 'lane' AND name = {lane} OR sort = 'all' AND name = ''"
-    shut = f"paused_at IS NOT NULL AND (paused_until IS NULL OR paused_until > {now}) OR closed_until > {again}"
+    paused = f"paused_at IS NOT NULL AND (paused_until IS NULL OR paused_until > {now})"
+    shut = f"{paused} OR closed_until > {again} AND closed_until <= {LATEST}"
     return f"({forced} OR (SELECT count(*) FROM flagsweep_gate WHERE bucket = '' AND ({which}) AND ({shut})) = 0)"

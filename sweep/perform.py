@@ -20,6 +20,7 @@ from ..errors import Discard, Retry, Snooze
 from ..gates.fingerprint import fingerprint
 from ..handlers import Handler
 from ..logs import clean, describe, headline
+from ..payloads import short
 from .atomic import guarded, kept_open, leaked, unmasked
 from .claims import NO_RARE, Claimed, Store
 from .context import FlagContext
@@ -54,8 +55,11 @@ class Performer:
         payload = claimed.payload
         if type(payload) is not dict:
             return Parked(str(payload) if isinstance(payload, Damaged) else "its payload is not a JSON object")
-        if claimed.rare is not NO_RARE and (until := claimed.rare.expires_at) is not None and until <= self.clock.now():
-            return EXPIRED
+        if claimed.rare is not NO_RARE and (until := claimed.rare.expires_at) is not None:
+            if type(until) is not int:
+                return Parked(f"its time to expire is none: {short(until)}")
+            if until <= self.clock.now():
+                return EXPIRED
         outcome: Outcome
         try:
             if claimed.trouble:

@@ -11,7 +11,7 @@ from sites import DAY, HOUR, MINUTE, fire
 from flagsweep.config import SECOND
 from flagsweep.models import Schedule
 
-GARBAGE = ("'x'", "-1", "4611686018427387904", "1.5", "CAST(X'ff' AS TEXT)", "X'00ff'")
+GARBAGE = ("'x'", "-1", "4611686018427387904", "1.5", "9e999", "CAST(X'ff' AS TEXT)", "X'00ff'")
 COLUMNS = sorted(set(Schedule._meta.fields) - {"name"})
 
 

@@ -316,6 +316,7 @@ DAMAGE = {
     "blob key": "key = x'00ff'",
     "key that is not UTF-8": "key = CAST(x'ff' AS TEXT)",
     "bad cursor": "cursor = '{'",
+    "time to expire": "expires_at = 'x'",
     "cursor that is not UTF-8": "cursor = CAST(x'22ff22' AS TEXT)",
 }
 
