@@ -21,7 +21,7 @@ from ..gates.fingerprint import fingerprint
 from ..handlers import Handler
 from ..logs import clean, describe, headline
 from ..payloads import short
-from .atomic import guarded, kept_open, leaked, unmasked
+from .atomic import BrokenTransaction, guarded, kept_open, leaked, unmasked
 from .claims import NO_RARE, Claimed, Store
 from .context import FlagContext
 from .outcomes import DONE, EXPIRED, Discarded, Failed, Lowered, Outcome, Parked, Settled, Snoozed
@@ -151,9 +151,14 @@ class Performer:
             error = bad
         if isinstance(error, handler.options.discard_on):
             return Discarded(headline(describe(error)))
-        return Failed(
-            describe(error), error, final=not isinstance(error, handler.options.retry_on), fingerprint=fingerprint(error)
-        )
+        alike = None if self._is_of_our_database(handler, error) else fingerprint(error)
+        return Failed(describe(error), error, final=not isinstance(error, handler.options.retry_on), fingerprint=alike)
+
+    def _is_of_our_database(self, handler: Handler, error: BaseException) -> bool:
+        """Return whether an error tells nothing of a kind's provider, since our own database is away, or its disk full: then an
+        atomic handler's transaction breaks, too."""
+        broken = isinstance(error, BrokenTransaction) or (handler.options.atomic and isinstance(error, DATABASE_ERRORS))
+        return broken or self.store.connections.dialect.is_away(error)
 
 
 def _asked_again(error: Retry) -> Failed:

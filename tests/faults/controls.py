@@ -98,7 +98,7 @@ def misuse(place):
     site.execute_sql("CREATE TABLE effect (n PRIMARY KEY, owner)")
     site.close()
 
-    @flags.handler(atomic=True, max_attempts=1, breaker=None)
+    @flags.handler(atomic=True, max_attempts=1)
     def atomic(n, how):
         site.execute_sql("INSERT INTO effect VALUES (?, NULL)", (n,))
         if how:

@@ -73,7 +73,7 @@ class GatedWorld(World):
     def begins(self, crew, flag, name):
         ran = super().begins(crew, flag, name)
         if flag.kind == "work":
-            now = self.taken_at[flag.id, flag._token]
+            now = self.taken_at[flag.id, flag._claimed.token]
             self.starts.append(now / SECOND)
             self.ran_on[datetime.fromtimestamp(now / SECOND, UTC).toordinal()] += 1
         else:

@@ -436,7 +436,7 @@ def test_f30_tables_of_a_newer_version_are_refused(tmp_path, report):
     work = flags.handler("work")(lambda n: None)
     work.raise_flag(n=1)
     with closing(sqlite3.connect(tmp_path / "site.db")) as db:
-        db.execute("UPDATE flagsweep_schema SET version = ?", (SCHEMA + 1,))
+        db.execute("UPDATE flagsweep_schema SET version = ? WHERE version = ?", (SCHEMA + 1, SCHEMA))
         db.commit()
     refused = 0
     for verb in (flags.init, flags.sweep, flags.run):

@@ -162,7 +162,7 @@ UNUSUAL = {
 
 def test_f22_no_exception_costs_a_thread(backend, sized, until, report):
     each, site = sized(100, 1000, 20), backend.site()
-    child = backend.consume(attempts=2)
+    child = backend.consume(attempts=2, kinds={"work": {"breaker": None}})  # All is to be tried, at once.
     until(lambda: is_ready(child))
     assert four_run_at_once(site, backend, until, 10_000)
     threads = len(os.listdir(f"/proc/{child.pid}/task"))
@@ -371,7 +371,7 @@ def test_f34_no_misuse_of_the_transaction_costs_an_effect(db_path, chance, sized
     def write(n):
         site.execute_sql("INSERT INTO effect VALUES (?, NULL)", (n,))
 
-    @flags.handler(atomic=True, max_attempts=1)
+    @flags.handler(atomic=True, max_attempts=1, breaker=None)
     def atomic(n, misuse, then):
         write(n)
         if misuse:
@@ -379,7 +379,7 @@ def test_f34_no_misuse_of_the_transaction_costs_an_effect(db_path, chance, sized
             if then == "raise":
                 raise ValueError("after all")
 
-    @flags.handler(lane="loose", max_attempts=1)
+    @flags.handler(lane="loose", max_attempts=1, breaker=None)
     def loose(n, leak, then):
         if leak:
             LEAKS[leak](site)

@@ -154,10 +154,10 @@ class Timetable(World):
             raise Vanished("within a handler")
         if how == "fail":
             raise RuntimeError("asked to")
-        crew.settling[flag.id, flag._token] = "tick"
+        crew.settling[flag.id, flag._claimed.token] = "tick"
         if flag.intended is not None:
             self.must(flag.intended.tzinfo.key == TABLE[n][2], f"intended in the zone {flag.intended.tzinfo}")
-            self.ticks[flag.id, flag._token] = f"s{n}", flag.missed + 1
+            self.ticks[flag.id, flag._claimed.token] = f"s{n}", flag.missed + 1
 
     def settled(self, claim):
         if claim in self.ticks:

@@ -291,7 +291,7 @@ class World:
             self.ends(crew, flag, name)
         finally:
             self.excuses[flag.id] += (
-                excused and (flag.id, flag._token) not in crew.settling
+                excused and (flag.id, flag._claimed.token) not in crew.settling
             )  # It is still up, and will be tried again.
             if self.running.get(flag.id) is crew:
                 del self.running[flag.id]
@@ -318,8 +318,8 @@ class World:
             crew.gone = True
             raise Vanished("within a handler")
         if how in ("ok", "discard"):
-            self.owed[name] -= self.covers[flag.id, flag._token]
-            crew.settling[flag.id, flag._token] = name
+            self.owed[name] -= self.covers[flag.id, flag._claimed.token]
+            crew.settling[flag.id, flag._claimed.token] = name
         if how != "ok":
             raise {
                 "fail": RuntimeError("asked to"),

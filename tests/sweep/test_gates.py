@@ -1,12 +1,13 @@
 """Gates: what is paused, limited or whose provider is away waits; what waits costs nothing, and nothing is lost."""
 
+import sqlite3
 import threading
 import time
 from itertools import product
 
 import pytest
 
-from flagsweep import Backoff, ConfigError, Discard, FlagSweep, Retry, Snooze
+from flagsweep import Backoff, ConfigError, DatabaseAway, Discard, FlagSweep, Retry, Snooze
 from flagsweep.models import Gate
 from flagsweep.sweep.records import Records
 
@@ -312,6 +313,18 @@ def test_a_probe_that_comes_further_and_asks_for_later_ends_the_outage(flags, cl
     clock.advance(31)
     flags.sweep(limit=1)
     assert told == ["began", "ended"]
+
+
+@pytest.mark.parametrize("error", [DatabaseAway("no space"), sqlite3.OperationalError("database is locked")], ids=str)
+def test_that_our_own_database_is_away_tells_nothing_of_a_provider(flags, error):
+    if isinstance(error, sqlite3.Error):
+        if not flags.connections.dialect.one_writer:
+            pytest.skip("the server's errors have other numbers")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+    state = failing(flags, error=error, backoff=None)
+    state["handler"].raise_many([(n,) for n in range(20)])
+    flags.sweep()
+    assert len(state["tried"]) == 20 and not any(gate.closed for gate in flags.gates())
 
 
 def test_another_kind_goes_on_while_one_waits(flags):
