@@ -21,7 +21,7 @@ from ..gates.fingerprint import fingerprint
 from ..handlers import Handler
 from ..logs import clean, describe, headline
 from ..payloads import short
-from .atomic import BrokenTransaction, guarded, kept_open, leaked, unmasked
+from .atomic import BrokenTransaction, LeakedTransaction, guarded, kept_open, leaked, unmasked
 from .claims import NO_RARE, Claimed, Store
 from .context import FlagContext
 from .outcomes import DONE, EXPIRED, Discarded, Failed, Lowered, Outcome, Parked, Settled, Snoozed
@@ -155,10 +155,11 @@ class Performer:
         return Failed(describe(error), error, final=not isinstance(error, handler.options.retry_on), fingerprint=alike)
 
     def _is_of_our_database(self, handler: Handler, error: BaseException) -> bool:
-        """Return whether an error tells nothing of a kind's provider, since our own database is away, or its disk full: then an
-        atomic handler's transaction breaks, too."""
-        broken = isinstance(error, BrokenTransaction) or (handler.options.atomic and isinstance(error, DATABASE_ERRORS))
-        return broken or self.store.connections.dialect.is_away(error)
+        """Return whether an error tells nothing of a kind's provider, but of our own database: it is away, or its disk full,
+        whereupon transactions break; or of what an atomic handler does in it."""
+        if isinstance(error, (BrokenTransaction, LeakedTransaction)):
+            return True
+        return (handler.options.atomic and isinstance(error, DATABASE_ERRORS)) or self.store.connections.dialect.is_away(error)
 
 
 def _asked_again(error: Retry) -> Failed:

@@ -269,6 +269,16 @@ def flags(make):
 
 
 @pytest.fixture
+def flags_anywhere(url, tmp_path):
+    """Give flags with their tables, on each kind of database."""
+    flags = FlagSweep(url, clock=FakeClock(), threads=2, state_dir=str(tmp_path / "state"))
+    flags.init()
+    yield flags
+    flags.connections.close_thread()
+    let_go(tmp_path)
+
+
+@pytest.fixture
 def small_disk(tmp_path):
     """Return the folder of a file system of 8 MiB."""
     if os.geteuid() != 0:

@@ -9,7 +9,7 @@ import peewee
 import pytest
 from clients import Client
 from peewee import BooleanField, CharField, Model
-from rig import FakeClock, lane_of, let_go
+from rig import lane_of
 
 from flagsweep import DatabaseAway, Discard, FlagSweep, NotReady, Snooze
 from flagsweep.databases.connections import explain
@@ -20,12 +20,8 @@ from flagsweep.databases.sqlite import Sqlite
 
 
 @pytest.fixture
-def flags(url, tmp_path):
-    flags = FlagSweep(url, clock=FakeClock(), threads=2, state_dir=str(tmp_path / "state"))
-    flags.init()
-    yield flags
-    flags.connections.close_thread()
-    let_go(tmp_path)
+def flags(flags_anywhere):
+    return flags_anywhere
 
 
 def refuse(client, event, table, condition, text="the books are closed"):

@@ -476,8 +476,13 @@ class World:
         fields = (Flag.id, Flag.kind, Flag.key, Flag.state, Flag.due_at, Flag.claimed_by)
         return list(Flag.select(*fields).tuples().execute(self.flags.database))
 
+    MISTAKES = ("AttributeError", "KeyError", "NameError", "TypeError")
+    """What no handler is asked to fail with: then the world itself is wrong, and checks less than it says."""
+
     def check(self):
         assert not self.broken, self.broken
+        errors = [error for (error,) in self.flags.database.execute_sql("SELECT error FROM flagsweep_flag WHERE error > ''")]
+        assert not [error for error in errors if any(mistake in error for mistake in self.MISTAKES)], errors
         rows = self.rows()
         up = {(kind, key) for _, kind, key, *_ in rows}
         lost = {name for name, raises in self.owed.items() if raises} - up

@@ -12,7 +12,7 @@ from contextlib import closing
 import pytest
 from clients import at_once
 from peewee import BooleanField, Model
-from rig import FakeClock, count, let_go, plain
+from rig import count, plain
 
 from flagsweep import FlagSweep
 from flagsweep.config import SECOND
@@ -26,13 +26,9 @@ MANY = 6000
 
 
 @pytest.fixture
-def flags(url, tmp_path):
-    flags = FlagSweep(url, clock=FakeClock(), threads=2, state_dir=str(tmp_path / "state"))
-    flags.init()
-    flags.handler("work", max_attempts=1)(lambda n: None)
-    yield flags
-    flags.connections.close_thread()
-    let_go(tmp_path)
+def flags(flags_anywhere):
+    flags_anywhere.handler("work", max_attempts=1)(lambda n: None)
+    return flags_anywhere
 
 
 def bury(flags, client, many=MANY):
