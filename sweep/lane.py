@@ -113,6 +113,8 @@ class Lane:
         self._sweeping = False
         self._claims_under = shared.member.id
         self._strays: set[int] = set()
+        self._recalled: list[Claimed] = []
+        """What is to be given back, and may have been: the answer to that commit was lost. It must not start any more."""
         self._parts = Parts(self._connections)
         self.discovery = Discovery(handlers, self._store, self._clock, self._pacer, self._parts, shared.thorough)
         self.gates = Gatekeeper(name, handlers, self._store, shared.zone, shared.breakers, shared.force, shared.on_outage)
@@ -280,7 +282,7 @@ class Lane:
     def release_strays(self) -> None:
         """Give back claims that nobody knows of, at the second look: a connection may break and its claim take place later."""
         with self._turns:
-            known = self.pool.tokens() | self.settler.tokens()
+            known = self.pool.tokens() | self.settler.tokens() | {claimed.token for claimed in self._recalled}
             seen = self._strays
             self._strays = self._store.tokens(self._member.id, self.kinds) - known
             if again := seen & self._strays:
@@ -309,7 +311,7 @@ class Lane:
                 done = self._write(Turn(now, outcomes, recalled, found, due))
             except BaseException:
                 self.pool.put_back(outcomes)
-                self.pool.give(recalled)
+                self._recalled = recalled
                 self.gates.rolled_back()
                 raise
             self.pool.give(done.claimed)
@@ -371,9 +373,10 @@ class Lane:
         """
         before, self._claims_under = self._claims_under, self._member.id
         shut = self.gates.known.take_shut()
+        recalled, self._recalled = self._recalled, []
         if self.stopping or before != self._claims_under:
-            return self.pool.recall()
-        return self.pool.recall(lambda claimed: self.gates.is_behind(claimed, shut)) if shut else []
+            return recalled + self.pool.recall()
+        return recalled + (self.pool.recall(lambda claimed: self.gates.is_behind(claimed, shut)) if shut else [])
 
     def _wants_more(self) -> bool:
         wants = not self.stopping and self.claimer.left != 0

@@ -51,7 +51,7 @@ class Notes:
     def returned(self, gate: Gate, took: Took) -> None:
         """Note what a flag took that ended unstarted: it is there again once that has committed.
 
-        Not at once: where the answer to the commit is lost the flag may start after all.
+        Not at once: where the answer to the commit is lost the flag is given back once more, and says so again.
         """
         self._returned.append((gate, took))
 

@@ -110,11 +110,11 @@ def test_what_is_given_back_unstarted_is_there_again_once_whatever_becomes_of_th
     assert len(desk.turn(lambda: desk.claim(100))) == 20 - len(ran)
 
 
-def test_what_may_start_after_all_since_an_answer_was_lost_gives_nothing_back(desk_for):
+def test_what_is_given_back_once_more_since_an_answer_was_lost_gives_no_tokens_back_before(desk_for):
     desk = desk_for(budget="20/d")
     claimed = desk.turn(desk.claim)
     desk.end_unstarted(claimed, "lost")
-    assert desk.row("used") == 10, "the lane gives them to its threads again"
+    assert desk.row("used") == 10, "with the next turn, which gives them back again"
 
 
 def test_a_note_that_waited_for_its_gate_is_written_once_though_the_answer_was_lost(desk_for, monkeypatch):

@@ -3,8 +3,11 @@
 import sqlite3
 import threading
 import time
+from collections import Counter
+from contextlib import contextmanager
 
 import pytest
+from rig import Oops, lane_of
 
 from flagsweep import Backoff, ConfigError, DatabaseAway, Discard, FlagSweep, Retry, Snooze
 from flagsweep.sweep.records import Records
@@ -323,6 +326,31 @@ def test_that_our_own_database_is_away_tells_nothing_of_a_provider(flags, error)
     state["handler"].raise_many([(n,) for n in range(20)])
     flags.sweep()
     assert len(state["tried"]) == 20 and not any(gate.closed for gate in flags.gates())
+
+
+def test_what_was_called_back_does_not_start_though_the_answer_to_that_commit_was_lost(flags, monkeypatch):
+    """It is free by then, and another consumer may have it."""
+    make(flags)
+    commit = type(flags.connections).write
+    with lane_of(flags, "default") as lane:
+        monkeypatch.setattr(lane.pool, "_wake", lambda count: None)  # No thread takes any.
+        lane._turn(Counter())
+        claimed = lane.pool.outstanding
+        flags.pause("work")
+        lane.look_at_gates()
+
+        @contextmanager
+        def answered_by_nobody(*arguments):
+            with commit(flags.connections, *arguments) as db:
+                yield db
+            raise Oops
+
+        with monkeypatch.context() as once, pytest.raises(Oops):
+            once.setattr(flags.connections, "write", answered_by_nobody)
+            lane._turn(Counter())
+        assert claimed > 0 and lane.pool.outstanding == 0 and not lane.pool._todo
+        lane._turn(Counter())
+        assert lane.pool.outstanding == 0 and {flag.state for flag in flags.find()} == {"waiting"}
 
 
 @pytest.mark.parametrize("atomic", [False, True])
