@@ -1,30 +1,37 @@
 """flagsweep: work that is owed, kept as flags in the site's own database, and swept by Huey."""
 
-from .app import FlagSweep
-from .config import Backoff
-from .errors import (
-    ClaimLost,
-    ConfigError,
-    DatabaseAway,
-    Discard,
-    FlagSweepError,
-    LaneStuck,
-    LeaseHeld,
-    NotReady,
-    PayloadError,
-    Retry,
-    SignatureError,
-    Snooze,
-    UnknownKind,
-    UnknownSchedule,
-)
-from .gates.retry_after import retry_after
-from .handlers import Handler
-from .models import Raised
-from .operations.gate_info import GateInfo
-from .operations.info import FlagInfo
-from .operations.kinds import KindInfo
-from .operations.schedule_info import ScheduleInfo
+from typing import TYPE_CHECKING
+
+from .modules import handed_on
+
+if TYPE_CHECKING:
+    from .app import FlagSweep
+    from .config import Backoff
+    from .errors import (
+        ClaimLost,
+        ConfigError,
+        DatabaseAway,
+        Discard,
+        FlagSweepError,
+        LaneStuck,
+        LeaseHeld,
+        NotDone,
+        NotReady,
+        PayloadError,
+        Retry,
+        SignatureError,
+        Snooze,
+        UnknownKind,
+        UnknownSchedule,
+    )
+    from .gates.retry_after import retry_after
+    from .handlers import Handler
+    from .models import Raised
+    from .operations.gate_info import GateInfo
+    from .operations.info import FlagInfo
+    from .operations.kinds import KindInfo
+    from .operations.results import Result
+    from .operations.schedule_info import ScheduleInfo
 
 __all__ = [
     "Backoff",
@@ -40,9 +47,11 @@ __all__ = [
     "KindInfo",
     "LaneStuck",
     "LeaseHeld",
+    "NotDone",
     "NotReady",
     "PayloadError",
     "Raised",
+    "Result",
     "Retry",
     "ScheduleInfo",
     "SignatureError",
@@ -51,3 +60,36 @@ __all__ = [
     "UnknownSchedule",
     "retry_after",
 ]
+
+_HOMES = {
+    ".app": ("FlagSweep",),
+    ".config": ("Backoff",),
+    ".errors": (
+        "ClaimLost",
+        "ConfigError",
+        "DatabaseAway",
+        "Discard",
+        "FlagSweepError",
+        "LaneStuck",
+        "LeaseHeld",
+        "NotDone",
+        "NotReady",
+        "PayloadError",
+        "Retry",
+        "SignatureError",
+        "Snooze",
+        "UnknownKind",
+        "UnknownSchedule",
+    ),
+    ".gates.retry_after": ("retry_after",),
+    ".handlers": ("Handler",),
+    ".models": ("Raised",),
+    ".operations.gate_info": ("GateInfo",),
+    ".operations.info": ("FlagInfo",),
+    ".operations.kinds": ("KindInfo",),
+    ".operations.results": ("Result",),
+    ".operations.schedule_info": ("ScheduleInfo",),
+}
+"""Where each name is at home. None is imported before it is asked for: pytest imports this package in every site's tests."""
+
+__getattr__, __dir__ = handed_on(__name__, {name: home for home, names in _HOMES.items() for name in names})

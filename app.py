@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 from peewee import Database
 
 from .config import Clock, Settings
+from .consumer.application import InApplication
 from .consumer.duties import Duties
+from .consumer.embedding import Embedding
+from .consumer.inline import Inline
 from .consumer.once import Once
 from .consumer.opened import Opening
-from .consumer.runner import Runner
 from .databases import schema
 from .databases.connections import Connections
 from .databases.places import is_late
@@ -26,18 +28,22 @@ from .operations.desk import Desk
 from .sweep.claims import Claimed, Store
 from .sweep.lane import OnOutage
 from .sweep.notices import Notices, OnDead
-from .tasks import SweepHuey, make_huey
+from .sweep.perform import Surrounding
 
 if TYPE_CHECKING:
+    from .consumer.runner import Runner
     from .queues.client import SharedQueue
+    from .tasks import SweepHuey
 
 
-class FlagSweep(Registry, Desk):
+class FlagSweep(Registry, Desk, InApplication):
     """Keep work that is owed as flags in the site's own database, and sweep them.
 
     :param database: a URL (``sqlite:///site.db``), a path, or the site's own Peewee ``Database``.
     :param queue: ``memory``, or what consumers and the site share: ``sqlite:///queue.db``, ``redis://...``, ``postgresql://...``.
-    :param settings: as ``config.Settings`` lists them, such as ``lanes={"mail": 4}`` or ``shutdown_timeout=8``.
+    :param settings: as ``config.Settings`` lists them, such as ``lanes={"mail": 4}`` or ``shutdown_timeout=8``; and
+        ``connection``: what raises go over where the site has another data layer than Peewee, as for ``Handler.using``; and
+        ``also``: the site's own Huey, whose tasks ``run()`` runs, too (or ``{"huey": huey, "workers": 4}``).
     :raises ConfigError: naming every bad setting at once.
 
     Creating one opens nothing. What is not given here is read from ``FLAGSWEEP_<SETTING>`` and the TOML file that
@@ -47,14 +53,19 @@ class FlagSweep(Registry, Desk):
 
     def __init__(self, database: str | os.PathLike[str] | Database | None = None, queue: str | None = None, **settings: Any):
         self.clock: Clock = settings.pop("clock", None) or Clock()
-        self._opening = Opening(self.clock, {"database": database, "queue": queue, **settings})
+        self.also: Any = settings.pop("also", None)
+        self._opening = Opening(self.clock, {"database": database, "queue": queue, **settings}, Inline(self._duties))
         super().__init__(self._opening.handlers)
         self._deaths = Notices("on_dead")
         self._outages = Notices("on_outage")
+        self._around: list[Surrounding] = []
+        self.host: Any = None
+        """The application that this is embedded in: the last, where several were made."""
         self._starting = threading.Lock()
         self._runner: Runner | None = None
         self._sweeps: list[Once] = []
         self._huey: SweepHuey | None = None
+        self._embedding = Embedding(self._opening, self._duties, self._flush)
         if not is_late(database):
             self._opening.opened()
 
@@ -82,6 +93,11 @@ class FlagSweep(Registry, Desk):
     def verbs(self) -> SiteVerbs:
         """What the site does with flags."""
         return self._opening.opened().verbs
+
+    @property
+    def connection(self) -> Any:
+        """What raises go over that say nothing of it: an object or alias of the site's other data layer; None: ``database``."""
+        return self._opening.opened().over.usual
 
     @property
     def connections(self) -> Connections:
@@ -112,6 +128,8 @@ class FlagSweep(Registry, Desk):
     def huey(self) -> SweepHuey:
         """The Huey that drives the sweeps."""
         if self._huey is None:
+            from .tasks import make_huey  # Here and in run(): Huey takes as much memory as all of ours.
+
             self._huey = make_huey()
         return self._huey
 
@@ -156,7 +174,8 @@ class FlagSweep(Registry, Desk):
 
         :param lane: this lane only.
         :param limit: claim at most so many flags in each lane.
-        :param raise_errors: when done, raise the first error of a handler: for tests. No breaker spares a flag then.
+        :param raise_errors: for tests: handlers run in this thread, no breaker spares a flag, and when done the first error of a
+            handler is raised.
         :param progress: called with the counts so far, now and then.
         :param force: sweep what is paused, too.
         :return: counts of ``lowered``, ``again`` (failed, or raised anew while it ran), ``snoozed``, ``discarded``, ``expired``
@@ -166,15 +185,14 @@ class FlagSweep(Registry, Desk):
         :raises LaneStuck: where a thread died, as it may when memory ends; what it ran is free once this process has ended.
         """
         self._check_sweep(lane, limit)
-        once = Once(self._duties(), lane, breakers=not raise_errors, force=force)
+        once = Once(self._duties(), lane, breakers=not raise_errors, force=force, inline=raise_errors)
         self._sweeps.append(once)
         try:
             with self.connections.explained("nothing was swept"):
                 total = once.sweep(limit, progress)
         finally:
             self._sweeps.remove(once)
-        self._deaths.flush()
-        self._outages.flush()
+        self._flush()
         if raise_errors and once.first_error is not None:
             raise once.first_error
         return +total
@@ -198,6 +216,8 @@ class FlagSweep(Registry, Desk):
         """
         if self.connections.in_memory:
             raise ConfigError("run() needs a database that other processes can see, not one in memory: call sweep() instead")
+        from .consumer.runner import Runner
+
         runner = Runner(self._duties(), self.huey, self.queue)
         with self._starting:  # From here on stop() reaches this run, however early it is called.
             if self._runner is not None:
@@ -209,16 +229,40 @@ class FlagSweep(Registry, Desk):
                 return runner.run()
         finally:
             self._runner = None
-            self._deaths.flush()
-            self._outages.flush()
+            self._flush()
             self.connections.close_engine()
 
-    def stop(self) -> None:
-        """Ask a running ``run()`` or ``sweep()`` to stop: what runs may finish, what has not started is given back."""
+    def start(self) -> None:
+        """Sweep in this process, which serves the site, or stand by while another worker of it does; return at once.
+
+        For ``mode="embedded"``. Call it in the process that answers requests, and after it was forked: at the first request, or
+        in a hook of the server's. To call it again does no harm. It ends with the interpreter, within ``shutdown_timeout``.
+
+        :raises ConfigError: in another mode; where the database is in memory, or another FlagSweep of this process sweeps it; or
+            where gevent or eventlet have replaced the threads of this process.
+        """
+        self._embedding.start()
+
+    @property
+    def sweeping(self) -> bool:
+        """Whether this process sweeps, by ``start()``: of a server's workers one does."""
+        return self._embedding.sweeping
+
+    def stop(self, wait: bool = False) -> None:
+        """Ask a running ``run()`` or ``sweep()``, or what ``start()`` began, to stop: what runs may finish, what has not started
+        is given back.
+
+        :param wait: return only when what ``start()`` began sweeps no more.
+        """
+        self._embedding.stop(wait)
         if runner := self._runner:
             runner.stop("stop() was called")
         for once in list(self._sweeps):
             once.stop()
+
+    def _flush(self) -> None:
+        self._deaths.flush()
+        self._outages.flush()
 
     def _duties(self) -> Duties:
         return Duties(
@@ -229,6 +273,8 @@ class FlagSweep(Registry, Desk):
             self._on_dead,
             self._handlers.schedules,
             self._outages.tell,
+            self._surroundings(),
+            self.also,
         )
 
     def _on_dead(self, claimed: Claimed, error: str) -> None:

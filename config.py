@@ -7,7 +7,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,6 +36,9 @@ EVENTS = ("failed", "dead", "succeeded", "discarded", "expired", "skipped", "low
 
 REMOTE = tuple(f"{scheme}://" for scheme in ("redis", "rediss", "valkey", "valkeys", "postgresql", "postgres"))
 """What the URL of a queue begins with that other hosts can reach."""
+
+TASKS = 100
+"""Flags of async handlers that run at the same time in a lane of which no setting says anything else."""
 
 SHORTEST_KEY = 16
 MAKE_KEY = (
@@ -192,6 +195,9 @@ class Settings:
     driver: str = "sqlite3"
     """Which SQLite library opens a file that a URL or path names: ``sqlite3``, which is Python's own, or ``apsw``.
     Then nothing else in the process may open that file through ``sqlite3``: the two drop each other's locks."""
+    mode: str = "external"
+    """Who sweeps what this process raises: ``external`` (a consumer of its own), ``embedded`` (this process or another worker of
+    the site, once ``flags.start()`` was called), or ``inline`` (the thread that raises, after its commit: for development)."""
     queue: str = field(default="memory", repr=False)
     """Where consumers and the site share nudges and locks; ``memory`` shares nothing, and needs no file and no server."""
     queue_key: Sequence[str] = field(default=(), repr=False)
@@ -204,6 +210,8 @@ class Settings:
     """Threads of each lane by name; a lane that a handler names and this does not gets ``threads``."""
     threads: int = 4
     """Threads of a lane that ``lanes`` does not name."""
+    tasks: int | Mapping[str, int] = TASKS
+    """Flags of ``async def`` handlers that run at the same time in a lane; by lane as ``{"mail": 20}``, all others have 100."""
     shutdown_timeout: float = 8.0
     """Seconds that running handlers get after SIGTERM. Docker and supervisord kill after 10."""
     payload_limit: int = 32_768
@@ -252,7 +260,7 @@ class Settings:
         problems = Problems()
         known = {f.name for f in fields(cls)}
         for name in sorted(set(given) - known):
-            problems.found.append(f"unknown setting {name!r}; known are {', '.join(sorted(known))}")
+            problems.found.append(f"unknown setting {name!r}; {did_you_mean(name, sorted(known), 'known are')}")
         checked = {name: _check(problems, name, value) for name, value in given.items() if name in known}
         if checked.get("queue", "memory").startswith(REMOTE) and not given.get("queue_key"):
             problems.found.append(
@@ -260,6 +268,17 @@ class Settings:
             )
         problems.raise_any()
         return cls(**checked)
+
+
+def did_you_mean(name: str, known: Collection[str], all_are: str) -> str:
+    """Return the name that was probably meant, as a question; where none is near, all of them.
+
+    :param all_are: what stands before all of them, such as ``there are``.
+    """
+    from difflib import get_close_matches  # Who spells right needs none of it.
+
+    near = get_close_matches(name, known, 1, 0.6)
+    return f"did you mean {near[0]!r}?" if near else f"{all_are} {', '.join(known)}"
 
 
 def _told(tables: Any, where: str) -> Any:
@@ -315,12 +334,16 @@ def _check(problems: Problems, name: str, value: Any) -> Any:
         return problems.number(_number(value), name, 0.01, 1)
     if name == "lanes":
         return _lanes(problems, value)
+    if name == "tasks":
+        return _tasks(problems, value)
     if name == "kinds":
         return _kinds(problems, value)
     if name == "watch" and value not in ("auto", "poll", "off"):
         problems.found.append(f"watch must be 'auto', 'poll' or 'off', got {value!r}")
     if name == "driver" and value not in ("sqlite3", "apsw"):
         problems.found.append(f"driver must be 'sqlite3' or 'apsw', got {value!r}")
+    if name == "mode" and value not in ("external", "embedded", "inline"):
+        problems.found.append(f"mode must be 'external', 'embedded' or 'inline', got {value!r}")
     if name == "nudge" and value not in ("auto", "on", "off"):
         problems.found.append(f"nudge must be 'auto', 'on' or 'off', got {value!r}")
     if name == "notify" and value not in ("raise", "trigger", "off"):
@@ -404,7 +427,8 @@ def _keep(problems: Problems, value: Any) -> dict[str, float]:
     return {name: 30 * 86400.0 if kept.get(name) is None else kept[name] for name in EVENTS}
 
 
-def _lanes(problems: Problems, value: Any) -> dict[str, int]:
+def _lanes(problems: Problems, value: Any, what: str = "threads") -> dict[str, int]:
+    """Return how many of something each lane has."""
     if isinstance(value, str):
         pairs = (part.partition("=") for part in value.split(",") if part.strip())
         value = {name.strip(): _number(count.strip()) for name, _, count in pairs}
@@ -413,7 +437,15 @@ def _lanes(problems: Problems, value: Any) -> dict[str, int]:
         return {}
     for name in value:
         problems.take(check_name, name, "a lane's name")
-    return {name: problems.number(count, f"threads of lane {name!r}", 1, 1000, whole=True) for name, count in value.items()}
+    return {name: problems.number(count, f"{what} of lane {name!r}", 1, 1000, whole=True) for name, count in value.items()}
+
+
+def _tasks(problems: Problems, value: Any) -> int | dict[str, int]:
+    """Return how many tasks each lane has, or those of some."""
+    value = _number(value)
+    if isinstance(value, Mapping) or (isinstance(value, str) and "=" in value):
+        return _lanes(problems, value, "tasks")
+    return problems.number(value, "tasks (a number, or as {'mail': 20} or 'mail=20,slow=5')", 1, 1000, whole=True)
 
 
 def _kinds(problems: Problems, value: Any) -> Overrides:

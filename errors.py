@@ -56,6 +56,10 @@ class ClaimLost(FlagSweepError):
     """Say that a flag is no longer this consumer's: an atomic handler rolls back, and whoever has the flag now decides."""
 
 
+class NotDone(FlagSweepError, TimeoutError):
+    """Say that what was waited for was not done within its time, and in which state it is."""
+
+
 class Outcome(Exception):
     """Stand above what a handler raises to choose its outcome. None of these is a failure of its own."""
 

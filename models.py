@@ -45,7 +45,7 @@ from .databases.gates import sound
 from .databases.pages import Pages, Progress
 from .databases.raising import Terms
 from .errors import DatabaseAway, NotReady
-from .payloads import Item
+from .payloads import CHUNK_BYTES, Item
 
 AWAY: tuple[type[Exception], ...] = (*DATABASE_ERRORS, NotReady, DatabaseAway)
 """What a sweep takes for a database that is away: it is tried again, and nothing is lost."""
@@ -176,7 +176,7 @@ class Consumer(Model):
 
 
 class History(Model):
-    """Keep what became of flags that went without success."""
+    """Keep what became of flags that went without success, and of successes where their kind says so."""
 
     id = _Id()
     at = _Big()
@@ -188,12 +188,18 @@ class History(Model):
     attempt = _Int(null=True)
     took = _Big(null=True)
     """Microseconds that the handler ran."""
+    generation = _Big(null=True)
+    """The raise that the run had seen, where its kind keeps results."""
+    consumer = _Big(null=True)
+    result = _Text(null=True)
+    """What the handler returned, or how it failed, as JSON."""
 
     class Meta:
         table_name = "flagsweep_history"
 
 
 History.add_index(History.index(History.at, name="flagsweep_history_at"))
+History.add_index(History.index(History.flag, History.generation, name="flagsweep_history_flag"))
 
 
 class Schedule(Model):
@@ -303,11 +309,29 @@ class Count(Model):
         primary_key = CompositeKey("kind", "span", "at", "consumer")
 
 
-class Raised(NamedTuple):
-    """Tell what a raise did: ``new``, ``coalesced`` (it was up), ``bumped`` (it runs once more) or ``revived`` (it was dead)."""
-
+class _Raised(NamedTuple):
     id: int
     how: str
+
+
+class Raised(_Raised):
+    """Tell what a raise did: ``new``, ``coalesced`` (it was up), ``bumped`` (it runs once more) or ``revived`` (it was dead).
+
+    It is the pair of the flag's id and that; ``flags.result`` takes it.
+    """
+
+    generation: int
+    """How often the flag was raised, this raise included: by it a run is known that began after it."""
+    is_pending: Callable[[], bool] = staticmethod(lambda: False)
+    """Returns whether its transaction is open still, on a connection of the site's that is not ``flags.database``."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Raised, (*self, self.generation)
+
+    def __new__(cls, id: int, how: str, generation: int = 1) -> Raised:
+        self = super().__new__(cls, id, how)
+        self.generation = generation
+        return self
 
 
 class SiteVerbs:
@@ -316,6 +340,8 @@ class SiteVerbs:
     def __init__(self, connections: Connections):
         self.connections = connections
         self.dialect = connections.dialect
+        self.commits = connections.site
+        """What tells of the commit that a raise is a part of."""
         self._pages = Pages(connections)
 
     def raise_(self, kind: str, item: Item, terms: Terms) -> Raised:
@@ -407,6 +433,9 @@ class Event(NamedTuple):
 
     :param event: ``failed``, ``dead``, ``succeeded``, ``discarded``, ``expired``, ``skipped`` or ``lowered by hand``.
     :param took: microseconds that the handler ran.
+    :param generation: the raise that the run had seen, where its kind keeps results.
+    :param consumer: who ran it.
+    :param result: what the handler returned, or how it failed, as JSON.
     """
 
     flag: int
@@ -416,13 +445,29 @@ class Event(NamedTuple):
     reason: str
     attempt: int | None = None
     took: int | None = None
+    generation: int | None = None
+    consumer: int | None = None
+    result: str | None = None
 
 
 def record(db: Database, events: Iterable[Event], now: int) -> None:
     """Write history."""
-    rows = [{**event._asdict(), "at": now} for event in events]
-    for start in range(0, len(rows), MANY):
-        History.insert_many(rows[start : start + MANY]).execute(db)
+    for some in _in_parts(events):
+        History.insert_many([{**event._asdict(), "at": now} for event in some]).execute(db)
+
+
+def _in_parts(events: Iterable[Event]) -> Iterator[list[Event]]:
+    """Yield events as many at a time as go into one statement, with what their handlers returned."""
+    part: list[Event] = []
+    size = 0
+    for event in events:
+        if part and (len(part) == MANY or size + len(event.result or "") > CHUNK_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(event)
+        size += len(event.result or "")
+    if part:
+        yield part
 
 
 def gates(db: Database) -> list[Gate]:

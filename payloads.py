@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 
 from .errors import ConfigError, PayloadError, SignatureError
 
+RESULT_LIMIT = 32_768
+"""Bytes of JSON that a handler may return where its result is kept."""
+
 KEY_LIMIT = 200
 """Characters of a key. The arguments of a raise make a longer one: then their SHA-256 takes its place."""
 
@@ -145,8 +148,8 @@ def signature_of(function: Callable[..., Any], kind: str, own_row: bool) -> tupl
             f"the handler {kind!r} is a method of a class, and nobody would have an object to call it on: write a function "
             "of the module, or put @staticmethod between"
         )
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-        raise ConfigError(f"the handler {kind!r} must be a plain function: for a coroutine write one that calls asyncio.run(...)")
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        raise ConfigError(f"the handler {kind!r} yields, and nobody would ask it to go on: write a function, or an 'async def'")
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError) as error:
@@ -193,33 +196,58 @@ def encode(arguments: Mapping[str, Any], kind: str, limit: int) -> str:
     return payload
 
 
-def _check_value(value: Any, what: str, depth: int, left: Iterator[int]) -> None:
-    """Refuse what is not JSON. ``left`` has a step for each byte: lists shared by lists can spell far more than they are."""
+def encode_result(value: Any, kind: str, limit: int) -> str:
+    """Return what a handler returned as compact JSON text in ASCII.
+
+    :param limit: bytes.
+    :raises PayloadError: saying what may be returned, what was, and the fix.
+    """
+    what = f"the result of {kind}"
+    if type(value) not in _SCALARS:
+        _check_value(value, what, 1, iter(range(limit)), "return", "where it is read")
+    try:
+        text = _to_json(value)
+    except ValueError as error:
+        raise PayloadError(f"{what} cannot be written as JSON: {error}; return a huge number as text, and None for NaN") from None
+    if len(text) > limit:
+        raise PayloadError(f"{what} has {len(text):,} bytes, the limit is {limit:,}: keep it in a table and return its id")
+    return text
+
+
+def _check_value(
+    value: Any, what: str, depth: int, left: Iterator[int], say: str = "pass", where: str = "in the handler"
+) -> None:
+    """Refuse what is not JSON. ``left`` has a step for each byte: lists shared by lists can spell far more than they are.
+
+    :param say: what whoever wrote it does with it instead.
+    :param where: where that becomes again what it was.
+    """
+    more = (depth + 1, left, say, where)
     if next(left, None) is None:
-        raise PayloadError(f"{what} has more values than its limit has bytes: keep the data in a table and pass its id")
+        raise PayloadError(f"{what} has more values than its limit has bytes: keep the data in a table and {say} its id")
     if depth > DEPTH:
-        raise PayloadError(f"{what} is nested deeper than {DEPTH}: keep the data in a table and pass its id")
+        raise PayloadError(f"{what} is nested deeper than {DEPTH}: keep the data in a table and {say} its id")
     if isinstance(value, float):
         if value != value or value in (float("inf"), float("-inf")):
-            raise PayloadError(f"{what} is {value!r}, which JSON does not have: pass None or a string")
+            raise PayloadError(f"{what} is {value!r}, which JSON does not have: {say} None or a string")
     elif isinstance(value, dict):
         for name, item in value.items():
             if not isinstance(name, str):
-                raise PayloadError(f"{what} has the key {name!r}: JSON has only strings as keys, so pass str({name!r})")
-            _check_value(item, f"{what}[{name!r}]", depth + 1, left)
+                raise PayloadError(f"{what} has the key {name!r}: JSON has only strings as keys, so {say} str({name!r})")
+            _check_value(item, f"{what}[{name!r}]", *more)
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
-            _check_value(item, f"{what}[{index}]", depth + 1, left)
+            _check_value(item, f"{what}[{index}]", *more)
     elif not isinstance(value, (str, int, type(None))):
-        raise PayloadError(f"{what} is {short(value)}, which is not JSON: {_hint(value)}")
+        raise PayloadError(f"{what} is {short(value)}, which is not JSON: {say} {_hint(value, where)}")
 
 
-def _hint(value: Any) -> str:
+def _hint(value: Any, where: str) -> str:
     if hasattr(value, "isoformat"):
-        return "pass .isoformat() and parse it in the handler"
+        return f".isoformat() and parse it {where}"
     if hasattr(value, "_meta") or hasattr(value, "id") or hasattr(value, "pk"):
-        return "pass its .id and load it in the handler"
-    return "pass str(...) of it, or the parts that the handler needs"
+        return f"its .id and load it {where}"
+    return f"str(...) of it, or the parts that are needed {where}"
 
 
 def short(value: Any) -> str:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peewee import OP, BooleanField, CompositeKey, Database, Expression, Field, Model, Node, Value, fn
 
+from ..databases.connections import Connections
 from ..databases.dialect import Dialect
+from ..databases.places import refuse_other_database
 from ..errors import ConfigError, SignatureError
 from ..models import Flag, SiteVerbs
 from ..payloads import Item
-from .keys import key_for
+from .keys import Key, key_for
+
+if TYPE_CHECKING:
+    from .over import Over
 
 LOWER = ("after", "before")
 
@@ -26,7 +32,7 @@ class StillOwed(Exception):
 class Row:
     """One row as its handler gets it, and the raw value of its column, for lowering that very value."""
 
-    instance: Model
+    instance: Any
     key: str
     raw: Any
 
@@ -41,19 +47,26 @@ class OwnRows:
     """
 
     def __init__(self, what: Any, lower: str = "after"):
-        if lower not in LOWER:
-            raise ConfigError(f"lower must be 'after' or 'before', got {lower!r}")
+        self.early = is_early(lower, isinstance(what, Field))
         self._what = what
-        self.column = what if isinstance(what, Field) else None
-        self.early = lower == "before"
-        self.model = _only_model(self.condition())
-        if self.early and self.column is None:
-            raise ConfigError(
-                "lower='before' needs a column that can be lowered: pass a Boolean or nullable column instead of a condition"
-            )
+        self.column: Field | None = what if isinstance(what, Field) else None
+        self.model: type[Model] = _only_model(self.condition())
         if isinstance(self.model._meta.primary_key, CompositeKey) or not self.model._meta.primary_key:
             raise ConfigError(f"{self.model.__name__} needs a primary key of one column, so that a flag can name its row")
-        self._key = key_for(self.model)
+        self._key: Key = key_for(self.model)
+
+    layer = "Peewee"
+    """The data layer that is asked for rows, as people call it."""
+    is_threads_own = False
+    """Whether rows come in a session, or over a connection, of the layer's own that belongs to a thread."""
+
+    def enter(self, connections: Connections, over: Over) -> None:
+        """Take note of the database, once it is known.
+
+        :param over: the connections that raises go over.
+        :raises ConfigError: where rows of another one are meant, which would never be found.
+        """
+        refuse_other_database(self.model, connections)
 
     @property
     def pk(self) -> Any:
@@ -83,7 +96,7 @@ class OwnRows:
         row, *others = bound.values()
         if others:
             raise SignatureError(f"a flag of an own row carries its row alone, got {', '.join(bound)}")
-        value = row.get_id() if isinstance(row, self.model) else row
+        value = self.pk_of(row)
         try:
             key = None if value is None or isinstance(value, Model) else self._key.text(value)
             if key is None and self._key.asks and value is not None:
@@ -92,7 +105,15 @@ class OwnRows:
             key = None
         if key is None:
             raise SignatureError(f"raise it for a saved {self.model.__name__} or for its primary key, got {row!r}")
-        return Item(key, json.dumps({"row": key}))
+        return Item(key, self.payload_of(key))
+
+    def payload_of(self, key: str) -> str:
+        """Return the payload of the flag of a row."""
+        return json.dumps({"row": key})
+
+    def pk_of(self, row: Any) -> Any:
+        """Return the primary key of an instance; anything else is one."""
+        return row.get_id() if isinstance(row, self.model) else row
 
     def find(
         self, db: Database, dialect: Dialect, kind: str, limit: int, aliases: tuple[str, ...] = (), lock: bool = False
@@ -103,7 +124,7 @@ class OwnRows:
         """
         query = self.query(dialect, kind, limit, aliases)
         query = query.for_update(skip_locked=True) if lock else query  # Of this table: rows within the NOT EXISTS are not locked.
-        return [(str(row[0]), json.dumps({"row": str(row[0])})) for row in query.tuples().execute(db)]
+        return [(str(row[0]), self.payload_of(str(row[0]))) for row in query.tuples().execute(db)]
 
     def query(self, dialect: Dialect, kind: str, limit: int, aliases: tuple[str, ...] = ()) -> Any:
         """Return the question that ``find`` asks."""
@@ -132,6 +153,10 @@ class OwnRows:
         instance = next(iter(query.limit(1).execute(db)), None)
         return None if instance is None else Row(instance, key, raw)
 
+    def performing(self) -> AbstractContextManager[Any]:
+        """Hold what ``load`` opens for a handler, until that has returned."""
+        return nullcontext()
+
     def _it(self, key: str) -> Expression:
         """Return the condition that a row is the one with this key."""
         return Expression(self.pk, OP.EQ, self._key.value(key))
@@ -157,11 +182,15 @@ class OwnRows:
         """
         if self.column is None:
             return 0
-        down = Value(False if isinstance(self.column, BooleanField) else None, converter=False)
-        query = self.model.update({self.column: down}).where(self._it(key), self.condition())
+        query = self.model.update({self.column: Value(self.down, converter=False)}).where(self._it(key), self.condition())
         if raw is not None and not isinstance(self.column, BooleanField):
             query = query.where(Expression(dialect.stored(self.column), OP.EQ, Value(raw, converter=False)))
         return query.execute(db)
+
+    @property
+    def down(self) -> Any:
+        """What the column holds once no work is owed."""
+        return False if isinstance(self.column, BooleanField) else None
 
     def lower_done(self, db: Database, dialect: Dialect, row: Row) -> None:
         """Lower the column of a row whose handler has succeeded, unless it was set anew meanwhile.
@@ -177,6 +206,20 @@ class OwnRows:
                 f"{self.column.model.__name__}.{self.column.name} of row {row.key} cannot be lowered: it still holds what its "
                 "handler saw, after an update that touched no row; look for a trigger, or pass a condition instead of the column"
             )
+
+
+def is_early(lower: str, has_column: bool) -> bool:
+    """Return whether the column comes down before its handler runs.
+
+    :raises ConfigError: where there is no such time, or no column.
+    """
+    if lower not in LOWER:
+        raise ConfigError(f"lower must be 'after' or 'before', got {lower!r}")
+    if lower == "before" and not has_column:
+        raise ConfigError(
+            "lower='before' needs a column that can be lowered: pass a Boolean or nullable column instead of a condition"
+        )
+    return lower == "before"
 
 
 def _only_model(condition: Node) -> type[Model]:

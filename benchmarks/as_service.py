@@ -128,7 +128,7 @@ def _redis_range(plan: Plan) -> Iterator[Range]:
 def idle(plan: Plan) -> list[Row]:
     """CPU seconds a minute, and resident memory, of consumers with nothing to do; run-time packages only."""
     python = processes.runtime_python(plan.folder)
-    window, windows = plan.size(20, 7), 3
+    window, windows = plan.size(20, 3), plan.size(3, 1)
     with warm_flagsweep(plan, python) as ours, _warm_huey(plan, python) as theirs:
         consumers = {"flagsweep": ours, "huey_consumer": theirs}
         cpu = idle_cpu(consumers, window, windows)

@@ -11,9 +11,13 @@ from pathlib import Path
 
 import as_service
 import before
+import embedded
 import in_process
+import in_request
 import machine
+import over
 import servers
+import tasks_of_django
 from measure import Plan, Row, Skipped, table
 
 import gates
@@ -23,7 +27,11 @@ BENCHMARKS = {
     "raise": in_process.raise_one,
     "raise_many": in_process.raise_many,
     "drain": in_process.drain,
+    "over": over.over,
+    "in-request": in_request.in_request,
+    "django-tasks": tasks_of_django.django_tasks,
     "threads": in_process.threads,
+    "tasks": in_process.tasks,
     "latency": as_service.latency,
     "idle": as_service.idle,
     "claims": in_process.claims,
@@ -35,6 +43,8 @@ BENCHMARKS = {
     "buckets": gates.buckets,
     "gated-idle": gates.gated_idle,
     "schedules": schedules.due_at_once,
+    "embedded-memory": embedded.embedded_memory,
+    "embedded-requests": embedded.embedded_requests,
     "server-drain": servers.server_drain,
     "server-latency": servers.server_latency,
     "scaling": servers.scaling,

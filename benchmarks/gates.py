@@ -134,7 +134,7 @@ def gated_idle(plan: Plan) -> list[Row]:
     python = processes.runtime_python(plan.folder)
     with warm_flagsweep(plan, python, "app_gated", _pause_some) as gated, warm_flagsweep(plan, python) as bare:
         consumers = {"gated": gated, "without": bare}
-        cpu = idle_cpu(consumers, plan.size(20, 3), 3)
+        cpu = idle_cpu(consumers, plan.size(20, 3), plan.size(3, 1))
         for consumer in consumers.values():
             consumer.must_live()
     what = "idle consumer with 100 schedules and 20 gates, CPU seconds a minute"

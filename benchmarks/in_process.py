@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import hueys
 import plain
@@ -17,6 +20,7 @@ from measure import Plan, Row, paired, ratio_at_least, ratio_at_most, row_of, se
 from flagsweep import FlagSweep
 
 NAPS, NAP_SECONDS, THREADS = 500, 0.010, 8
+WAIT_SECONDS, TASKS = 0.100, 100
 MONTH = 30 * 86_400 * 1_000_000
 """In microseconds, as due times are."""
 
@@ -89,6 +93,29 @@ def threads(plan: Plan) -> list[Row]:
     ]
 
 
+def tasks(plan: Plan) -> list[Row]:
+    """Async handlers a second that wait 100 ms, a hundred at a time, on one lane."""
+    waits, quick = plan.size(1000, 300), plan.size(20_000, 2_000)
+    sides = {
+        "flagsweep": lambda: _wait_rate(plan.new_file("waits"), waits),
+        "ideal": lambda: TASKS / WAIT_SECONDS,
+        "asyncio and a semaphore": lambda: _plain_wait_rate(waits),
+    }
+    samples = paired(sides, plan.size(5, 2))
+    drained = paired(
+        {
+            "async": lambda: drain_rate(plan.new_file("async"), quick, make=work.async_noop_handler),
+            "threads": lambda: drain_rate(plan.new_file("threads"), quick),
+        },
+        plan.size(5, 2),
+    )
+    return [
+        row_of(f"{waits:,} async handlers of 100 ms, 100 tasks", "/s", samples, "flagsweep", "ideal", ratio_at_least(1 / 3, 0.8)),
+        row_of("", "/s", samples, "flagsweep", "asyncio and a semaphore"),
+        row_of(f"drain of {quick:,} no-op flags, async", "/s", drained, "async", "threads"),
+    ]
+
+
 def claims(plan: Plan) -> list[Row]:
     """Milliseconds of a sweep over 1,000 due flags in a table that is full of others."""
     model, many = flag_model(plan), plan.size(1_000_000, 50_000)
@@ -137,10 +164,10 @@ def _raise_many_rate(path: Path, count: int) -> float:
         return count / seconds_of(lambda: noop.raise_many({"user_id": n} for n in range(count)))
 
 
-def drain_rate(path: Path, count: int, **options: object) -> float:
+def drain_rate(path: Path, count: int, make: Callable[..., Any] = work.noop_handler, **options: object) -> float:
     """Return the flags a second of a sweep over no-op flags of a kind with these options."""
     with work.flagsweep_on(path) as flags:
-        work.noop_handler(flags, **options).raise_many({"user_id": n} for n in range(count))
+        make(flags, **options).raise_many({"user_id": n} for n in range(count))
         return count / sweep_seconds(flags, count)
 
 
@@ -148,6 +175,26 @@ def _nap_rate(path: Path) -> float:
     with work.flagsweep_on(path, lanes={"default": THREADS}) as flags:
         work.nap_handler(flags, NAP_SECONDS).raise_many({"user_id": n} for n in range(NAPS))
         return NAPS / sweep_seconds(flags, NAPS)
+
+
+def _wait_rate(path: Path, count: int) -> float:
+    with work.flagsweep_on(path, tasks=TASKS) as flags:
+        work.wait_handler(flags, WAIT_SECONDS).raise_many({"user_id": n} for n in range(count))
+        return count / sweep_seconds(flags, count)
+
+
+def _plain_wait_rate(count: int) -> float:
+    """Return the waits a second of bare coroutines, a hundred at a time."""
+
+    async def wait(turns: asyncio.Semaphore) -> None:
+        async with turns:
+            await asyncio.sleep(WAIT_SECONDS)
+
+    async def wait_for_all() -> None:
+        turns = asyncio.Semaphore(TASKS)
+        await asyncio.gather(*(wait(turns) for _ in range(count)))
+
+    return count / seconds_of(lambda: asyncio.run(wait_for_all()))
 
 
 def sweep_ms(flags: FlagSweep, noop, count: int) -> float:

@@ -34,7 +34,7 @@ def _on_server(plan: Plan, server: str, url: str) -> list[Row]:
 
 
 def _row(plan: Plan, server: str, flags: FlagSweep, environment: Mapping[str, str], bound: Bound) -> Row:
-    many, marks = plan.size(200, 50), new_marks(plan.new_file("marks"))
+    many, marks = plan.size(200, 20), new_marks(plan.new_file("marks"))
     stamp, slots = work.stamp_handler(flags, marks.set_now), numbers()
 
     def schedule(slot: int, at: datetime) -> None:
@@ -50,7 +50,7 @@ def _row(plan: Plan, server: str, flags: FlagSweep, environment: Mapping[str, st
         with flags.database.atomic():
             for slot in mine:
                 write(slot, at)
-        due_ns = monotonic_ns() + int(at.timestamp()) * 10**9 - time_ns()
+        due_ns = monotonic_ns() + int(at.timestamp() * 10**9) - time_ns()
         return (max(consumer.wait_for_stamp(marks, slot) for slot in mine) - due_ns) / 1e9
 
     with processes.flagsweep_at(environment, marks) as consumer:

@@ -46,6 +46,27 @@ def nap_handler(flags: FlagSweep, seconds: float):
     return nap
 
 
+def async_noop_handler(flags: FlagSweep, kind: str = "noop", **options: object):
+    """Return the handler that does nothing, in an event loop."""
+
+    @flags.handler(kind=kind, **options)
+    async def noop(user_id: int) -> None:
+        pass
+
+    return noop
+
+
+def wait_handler(flags: FlagSweep, seconds: float):
+    """Return the handler that waits without a thread, as for a slow service."""
+    import asyncio  # The consumers whose memory is measured import this module.
+
+    @flags.handler(kind="wait")
+    async def wait(user_id: int) -> None:
+        await asyncio.sleep(seconds)
+
+    return wait
+
+
 def stamp_handler(flags: FlagSweep, set_now: Callable[[int], None]):
     """Return the handler that stamps its start into slot `n`."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -9,8 +10,8 @@ from peewee import PeeweeException
 
 from ..errors import ConfigError, FlagSweepError, PayloadError, UnknownKind
 from ..logs import printable
+from ..modules import described
 from .tables import width_of
-from .words import described
 
 
 class Failure(click.ClickException):
@@ -43,8 +44,16 @@ class Misspelt(Misuse):
         click.echo(f"    {printable(self._text)}\n    {' ' * before}^", err=True)
 
 
-def as_failure(error: BaseException) -> click.ClickException:
-    """Return what to say about an error, and the exit code that goes with it."""
+def as_failure(error: BaseException, as_called: Callable[[str], str] = str) -> click.ClickException:
+    """Return what to say about an error, and the exit code that goes with it.
+
+    :param as_called: returns a text with the commands that it names as the site calls them.
+    """
+    failure = _as_failure(error)
+    return type(failure)(as_called(failure.message)) if type(failure) in (Failure, Misuse) else failure
+
+
+def _as_failure(error: BaseException) -> click.ClickException:
     if isinstance(error, click.ClickException):
         return error
     if isinstance(error, KeyboardInterrupt):

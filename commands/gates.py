@@ -42,7 +42,7 @@ def pause(given: Given, reason: str, until: str | None, **what: Any) -> None:
     name, meant = _meant(what)
     log_to_stderr(logging.DEBUG if given.debug else logging.WARNING, given.debug)
     given.any_site().pause(**meant, reason=reason, until=parse_end(until))
-    click.echo(printable(f"paused {name}; 'flagsweep resume {_option(what)}' has it go on"))
+    click.echo(printable(given.as_called(f"paused {name}; 'flagsweep resume {_option(what)}' has it go on")))
 
 
 @click.command()
@@ -55,7 +55,8 @@ def resume(given: Given, **what: Any) -> None:
     """Let go on what was paused by that name. --all ends only the pause of all."""
     name, meant = _meant(what)
     done = given.any_site().resume(**meant)
-    click.echo(printable(f"resumed {name}" if done else f"{name}: not paused; 'flagsweep gates' shows what is"))
+    text = f"resumed {name}" if done else f"{name}: not paused; 'flagsweep gates' shows what is"
+    click.echo(printable(given.as_called(text)))
 
 
 def _meant(what: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -12,11 +12,11 @@ import click
 
 from ..config import seconds
 from ..errors import ConfigError
+from ..modules import described
 from .failure import Misuse
 from .locate import Given
 from .options import AS_JSON
 from .tables import print_json
-from .words import described
 
 AS_ARGUMENTS = """write them as '{"user_id": 17}' or '[17]'"""
 
@@ -37,9 +37,11 @@ def raise_flag(given: Given, kind: str, arguments: str, at: str | None, as_json:
     """
     if at is not None and options["delay"] is not None:
         raise click.UsageError("give --delay or --at, not both")
-    handler = given.site().handler_of(kind)
+    site = given.site()
+    handler = site.handler_of(kind)
     args, kwargs = read_arguments(arguments)
-    raised = handler.using(at=parse_time(at, "--at"), **options).raise_flag(*args, **kwargs)
+    # Never over the site's own connection, which nobody would commit here.
+    raised = handler.using(at=parse_time(at, "--at"), connection=site.database, **options).raise_flag(*args, **kwargs)
     if as_json:
         print_json(raised._asdict())
     else:

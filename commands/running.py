@@ -13,7 +13,6 @@ import click
 from ..app import FlagSweep
 from ..consumer.signals import Signals
 from ..errors import LaneStuck
-from ..operations.flags import NOBODY
 from ..sweep.lane import OUTCOMES
 from .bars import sweep_bar
 from .failure import Failure
@@ -30,7 +29,10 @@ from .words import plural
 def run(given: Given) -> None:
     """Be the consumer: sweep until SIGTERM or Ctrl-C."""
     flags = given.site()
-    log_to_stderr(logging.DEBUG if given.debug else logging.INFO, given.debug)
+    # A site's own Huey tells of its tasks as its own consumer would have it.
+    log_to_stderr(
+        logging.DEBUG if given.debug else logging.INFO, given.debug, logging.WARNING if flags.also is None else logging.INFO
+    )
     try:
         ended = flags.run()
     except LaneStuck:
@@ -73,12 +75,14 @@ def sweep(given: Given, lane: str | None, force: bool, limit: int | None, as_jso
     if lane is None and (unknown := _unknown_due(flags)):
         raise Failure(
             f"flags are due of kinds that no handler is known for: {unknown}; "
-            f"import the module that registers them in {given.app}"
+            f"import the module that registers them in {given.app or 'the one that was found'}"
         )
 
 
 def _due(flags: FlagSweep, lane: str | None) -> int:
     """Return how many flags are due in a lane, or in all that have handlers."""
+    from ..operations.flags import NOBODY
+
     lanes = flags.status()["lanes"]
     return sum(entry["due"] for name, entry in lanes.items() if name == lane or (lane is None and name != NOBODY))
 

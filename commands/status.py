@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import click
 
+from ..consumer.terms import EMBEDDED, RUN, STAYING
 from ..logs import printable
 from ..operations.doctor.finding import Finding
 from ..operations.flags import NOBODY, STATES
@@ -42,7 +43,7 @@ def status(given: Given, as_json: bool) -> None:
         click.echo(printable(f"schedule {each['name']} has been due for {span(each['due_s'])}: {why}"))
     for consumer in report["consumers"]:
         click.echo(printable(consumer_line(consumer)))
-    if all(consumer["mode"] != "run" or consumer["alive"] is False for consumer in report["consumers"]):
+    if all(consumer["mode"] not in STAYING or consumer["alive"] is False for consumer in report["consumers"]):
         click.echo("no consumer runs")
 
 
@@ -50,6 +51,10 @@ def _lane_row(name: str, lane: dict[str, Any]) -> list[str]:
     """Return one row of the status."""
     oldest = "-" if lane["oldest_due_s"] is None else span(lane["oldest_due_s"])
     return [name, str(lane["waiting"]), str(lane["due"]), oldest, str(lane["claimed"]), str(lane["dead"])]
+
+
+DOES = {RUN.mode: "runs", EMBEDDED.mode: "sweeps, in a process of the site's"}
+"""What those do that stay, by their mode."""
 
 
 def consumer_line(consumer: dict[str, Any]) -> str:
@@ -60,7 +65,7 @@ def consumer_line(consumer: dict[str, Any]) -> str:
         return f"{who}: this user cannot see whether it lives"
     if not consumer["alive"]:
         return f"{who} is gone; what it had claimed is free at the next run or sweep"
-    return f"{who} {'runs' if consumer['mode'] == 'run' else 'sweeps once'}"
+    return f"{who} {DOES.get(consumer['mode'], 'sweeps once')}"
 
 
 @click.command()
@@ -71,7 +76,8 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
 
     The exit code is 1 where something fails; a warning leaves it at 0.
     """
-    findings = ctx.obj.any_site().doctor()
+    found = ctx.obj.any_site().doctor()
+    findings = [replace(finding, text=ctx.obj.as_called(finding.text), fix=ctx.obj.as_called(finding.fix)) for finding in found]
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:

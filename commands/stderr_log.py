@@ -9,17 +9,19 @@ import traceback
 import click
 
 from ..logs import printable
-from .words import described
+from ..modules import described
 
 
-def log_to_stderr(level: int, debug: bool) -> None:
+def log_to_stderr(level: int, debug: bool, huey: int = logging.WARNING) -> None:
     """Have flagsweep's log, and Huey's warnings, written to stderr, whatever the site's own logging does, now or later.
+
+    :param huey: from which level on Huey's are.
 
     A site that has a handler of its own for ``flagsweep`` which writes to the terminal keeps that one instead.
     """
     handler = _Stderr()
     handler.setFormatter(OneLine(debug))
-    for name, least in (("flagsweep", level), ("huey", logging.WARNING)):
+    for name, least in (("flagsweep", level), ("huey", huey)):
         logger = logging.getLogger(name)
         logger.__class__ = _Kept
         logger.handlers = [each for each in logger.handlers if not isinstance(each, _Stderr)]

@@ -1,15 +1,6 @@
-"""Say in words what an error, a count or a length of time is."""
+"""Say in words what a count or a length of time is."""
 
 from __future__ import annotations
-
-
-def described(error: BaseException) -> str:
-    """Return type and text of an error, whatever its ``__str__`` does."""
-    try:
-        text = str(error)
-    except Exception:
-        text = "(without a text)"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def plural(count: int, noun: str) -> str:

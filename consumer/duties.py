@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ..config import Clock, Settings
+from ..config import TASKS, Clock, Settings
 from ..errors import ConfigError
 from ..handlers import Handler, Options
 from ..schedules.declared import Declarations
 from ..sweep.claims import Store
 from ..sweep.lane import OnOutage
+from ..sweep.perform import Surrounding
 from ..sweep.settler import OnDead
 from .firing import Firing
 
 MOST_THREADS = 4096
-"""Threads of all lanes of a consumer: each has a stack, a connection or two, and a slot in the black box."""
+"""Threads and tasks of all lanes of a consumer: a thread has a stack and a connection or two, each a slot in the black box."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Duties:
     :param on_dead: called with each flag that died, and why.
     :param schedules: those that code declares.
     :param on_outage: called with a kind whose provider has gone, or is back.
+    :param around: what each handler runs within, the first outermost.
+    :param also: the site's own Huey, which runs beside a consumer that stays.
     """
 
     store: Store
@@ -36,6 +40,8 @@ class Duties:
     on_dead: OnDead
     schedules: Declarations
     on_outage: OnOutage = lambda kind, event, why: None
+    around: Sequence[Surrounding] = ()
+    also: Any = None
 
     @property
     def path(self) -> Path | None:
@@ -79,10 +85,23 @@ class Duties:
         :raises ConfigError: where they are more than a process should have.
         """
         threads = {name: self.settings.lanes.get(name, self.settings.threads) for name in self.lanes()}
-        if (total := sum(threads.values())) > MOST_THREADS:
+        tasks = self.tasks().values()
+        if (total := sum(threads.values()) + sum(tasks)) > MOST_THREADS:
             most = ", ".join(f"{name} {count}" for name, count in sorted(threads.items(), key=lambda item: -item[1])[:5])
             raise ConfigError(
-                f"the lanes have {total:,} threads in all, and {MOST_THREADS:,} are the most: give them fewer ({most}), "
+                f"the lanes have {total:,} threads{' and tasks' if tasks else ''} in all, and {MOST_THREADS:,} are the most: "
+                f"give them fewer ({most}), "
                 "or some lanes a consumer of their own"
             )
         return threads
+
+    def tasks(self) -> dict[str, int]:
+        """Return how many flags of async handlers each lane runs at the same time that has any such handler."""
+        tasks = self.settings.tasks
+        lanes = [name for name, handlers in self.lanes().items() if any(handler.is_async for handler in handlers.values())]
+        return {name: tasks if isinstance(tasks, int) else tasks.get(name, TASKS) for name in lanes}
+
+    def users(self) -> dict[str, int]:
+        """Return how many of the site's connections each lane may use at the same time: its event loop has one, too."""
+        tasks = self.tasks()
+        return {name: threads + (name in tasks) for name, threads in self.threads().items()}

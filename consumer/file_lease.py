@@ -56,6 +56,12 @@ class Lease:
             raise LeaseHeld(f"byte {byte} of {self.path} is locked by another consumer")
         self._held.add(byte)
 
+    def give_up(self, byte: int) -> None:
+        """Unlock one byte."""
+        if byte in self._held:
+            self._held.discard(byte)
+            self._unlock(byte)
+
     def is_held(self, byte: int) -> bool:
         """Return whether another consumer, in whatever process, holds this byte."""
         if _of_open_file():
@@ -89,7 +95,10 @@ class Lease:
         return True
 
     def _unlock(self, byte: int) -> None:
-        fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, byte)
+        if _of_open_file():
+            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, byte, 1, 0))
+        else:
+            fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, byte)
 
     def is_intact(self) -> bool:
         """Return whether the file that is locked still is the one at its path."""

@@ -80,12 +80,14 @@ class Guard(Chores):
     def _report_slow(self) -> None:
         now, slow = time.monotonic(), set()
         for lane in self._lanes.values():
-            for claimed in list(lane.pool.running.values()):
+            for claimed in lane.pool.under_way():
                 limit, ran = lane.handlers[claimed.kind].options.slow_after, now - claimed.began
                 if limit is None or ran < limit:
                     continue
                 slow.add(claimed.id)
                 if self._told[claimed.id].may_tell(now):
                     log.warning("%s (flag %d) runs for %.0f s", claimed.kind, claimed.id, ran)
+            if lane.pool.loop is not None:
+                lane.pool.loop.tell_of_blocking()
         for flag in self._told.keys() - slow:
             del self._told[flag]

@@ -13,12 +13,14 @@ class Host:
     :param signals: SIGTERM, SIGINT and SIGHUP are ours: the first stops the consumer, a second ends the process at once.
     :param crash_log: ``faulthandler`` is ours: it writes down which thread crashed.
     :param exits: the process may be ended where it can do nothing more, or hangs for ``stuck_after``.
+    :param alone: nothing else works in it, so that we need not pause for others.
     :param huey_level: the level from which Huey's own log is shown, where nobody has set one; None leaves it alone.
     """
 
     signals: bool = True
     crash_log: bool = True
     exits: bool = True
+    alone: bool = True
     huey_level: int | None = logging.WARNING
     """Three lines a sweep, with nothing in them that ours does not say."""
 
@@ -26,5 +28,5 @@ class Host:
 OWN = Host()
 """A process that is there for the consumer alone, as of ``flagsweep run``."""
 
-GUEST = Host(signals=False, crash_log=False, exits=False, huey_level=None)
+GUEST = Host(signals=False, crash_log=False, exits=False, alone=False, huey_level=None)
 """A process that does other work besides, and calls us, as ``sweep()`` is called."""

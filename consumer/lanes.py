@@ -24,6 +24,8 @@ def make_lanes(
     flat_out: bool = False,
     breakers: bool = True,
     force: bool = False,
+    inline: bool = False,
+    gentle: bool = False,
 ) -> dict[str, Lane]:
     """Return the lanes that settings and handlers name.
 
@@ -31,20 +33,33 @@ def make_lanes(
     :param only: this lane alone.
     :param breakers: whether a kind whose flags fail alike waits for its provider.
     :param force: sweep what is paused, too.
+    :param inline: have no threads, and perform in the one that sweeps.
+    :param gentle: do little at once, and pause, on a server, too: this process answers requests.
     :param flat_out: leave the site no share of the writer, and look for own rows every time: for ``sweep()``.
     """
     connections, settings = duties.store.connections, duties.settings
-    performer = Performer(duties.store, duties.handlers, duties.clock, stopping)
-    pacer = Pacer(settings.writer_share if connections.dialect.one_writer and not flat_out else 1.0, settings.batch)
+    performer = Performer(duties.store, duties.handlers, duties.clock, stopping, duties.around)
+    pacer = _pacer(duties, flat_out, gentle)
     free = free_connections(connections.site)
     most = sys.maxsize if free is None else max(1, free)
     served = {name: handlers for name, handlers in duties.lanes().items() if only in (None, name)}
     sizes = {name: min(most, size) for name, size in duties.threads().items() if name in served}
-    taking_turns = sum(sizes.values()) > most
-    crew = Crew(MOST_THREADS if taking_turns else min(most, MOST_THREADS))
+    tasks = {name: count for name, count in duties.tasks().items() if name in served}
+    loops = len(tasks)  # Each has a connection of the site's for all of its tasks.
+    taking_turns = sum(sizes.values()) + loops > most
+    most_threads = MOST_THREADS - sum(tasks.values())
+    crew = Crew(most_threads if taking_turns else min(most - loops, most_threads))
     gates: dict[str, Any] = {"zone": settings.timezone, "breakers": breakers, "force": force, "on_outage": duties.on_outage}
-    shared = Shared(duties.store, duties.clock, pacer, member, duties.on_dead, flat_out, crew=crew, **gates)
+    shared = Shared(duties.store, duties.clock, pacer, member, duties.on_dead, flat_out, crew=crew, tasks=tasks, **gates)
     if taking_turns:
-        performer.take_turns(most)
-    pools = {name: Pool(name, 0 if connections.in_memory else size, performer, member) for name, size in sizes.items()}
+        performer.take_turns(max(1, most - loops))
+    if inline or connections.in_memory:
+        sizes = dict.fromkeys(sizes, 0)
+    pools = {name: Pool(name, size, performer, member) for name, size in sizes.items()}
     return {name: Lane(name, handlers, pools[name], shared) for name, handlers in served.items()}
+
+
+def _pacer(duties: Duties, flat_out: bool, gentle: bool) -> Pacer:
+    paced = gentle or (duties.store.connections.dialect.one_writer and not flat_out)
+    target = Pacer.GENTLE if gentle else Pacer.TARGET
+    return Pacer(duties.settings.writer_share if paced else 1.0, duties.settings.batch, target)

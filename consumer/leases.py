@@ -51,6 +51,11 @@ class Leases:
         if isinstance(self._lease, Lease):
             self._lease.take(RUN)
 
+    def give_up_run(self) -> None:
+        """Let another be the one that runs, beside a file."""
+        if isinstance(self._lease, Lease):
+            self._lease.give_up(RUN)
+
     def is_held(self, id: int) -> bool:
         """Return whether somebody holds the lease of an id."""
         return self._lease is not None and self._lease.is_held(id)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..config import SECOND
-from ..databases.connections import Connections
 from ..databases.state_folder import folder_of, folder_on_host
 from ..errors import LeaseHeld, NotReady
 from ..logs import Seldom
@@ -24,7 +23,7 @@ from .host import GUEST, Host
 from .leases import Leases
 from .seats import Seats
 from .session_lease import SessionLease
-from .terms import SWEEP, Terms
+from .terms import STAYING, SWEEP, Terms
 
 log = logging.getLogger("flagsweep")
 
@@ -65,7 +64,7 @@ class Enlisted:
 
     def _enter(self, duties: Duties, host: Host) -> None:
         connections = self.store.connections
-        self.folder = _folder(self.store, connections, self._settings.state_dir)
+        self.folder = folder_for(self.store, self._settings.state_dir)
         self.leases = Leases(connections, self.folder)
         if self.terms.alone:
             self._be_the_one()
@@ -88,8 +87,7 @@ class Enlisted:
         try:
             self.leases.take_run()
         except LeaseHeld:
-            mode = self.terms.mode
-            holder = next((c for c in self.store.consumers() if c.mode == mode and self.leases.is_held(c.id)), None)
+            holder = next((c for c in self.store.consumers() if c.mode in STAYING and self.leases.is_held(c.id)), None)
             who = (
                 "that has just started"
                 if holder is None
@@ -131,8 +129,7 @@ class Enlisted:
             return
         seats = Seats(self.leases.session, groups, self._settings.sweepers, on_seat)
         self._seats = seats
-        mode = self.terms.mode
-        seats.take(at_once=not [c for c in self.store.consumers() if c.id != self.id and c.mode == mode])
+        seats.take(at_once=not [c for c in self.store.consumers() if c.id != self.id and c.mode in STAYING])
         if waiting := seats.standing_by():
             log.info("standing by for lanes that others sweep: %s", ", ".join(waiting))
 
@@ -182,6 +179,11 @@ class Enlisted:
 
     # The end.
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether this consumer is struck off."""
+        return self._closed
+
     def mark_clean(self) -> None:
         """Say that this process ends on purpose. Safe within a signal handler."""
         if self.box:
@@ -195,6 +197,12 @@ class Enlisted:
             self.close()
         else:
             self.mark_clean()
+
+    def step_down(self) -> None:
+        """Let another one sweep, while this process lives on, and with it a handler that still runs and holds its flag."""
+        self.leases.give_up_run()
+        if self._seats is not None:
+            self._seats.give_up()
 
     def close(self) -> None:
         """Strike this consumer off; whatever it still had claimed is free."""
@@ -222,7 +230,9 @@ class Enlisted:
         return self.leases.lost()
 
 
-def _folder(store: Store, connections: Connections, state_dir: str) -> Path | None:
+def folder_for(store: Store, state_dir: str) -> Path | None:
+    """Return the folder where the consumers of this host keep their leases and notes; None for a database in memory."""
+    connections = store.connections
     if connections.file is not None:
         return folder_of(connections.file)
     return None if connections.in_memory else folder_on_host(f"{connections.where} {store.made_at()}", state_dir)

@@ -27,14 +27,25 @@ class Once:
     :param only: this lane alone.
     :param breakers: whether a kind whose flags fail alike waits for its provider.
     :param force: sweep what is paused, too.
+    :param inline: perform in the calling thread.
+    :param fires: fire the schedules that are due.
     """
 
-    def __init__(self, duties: Duties, only: str | None = None, breakers: bool = True, force: bool = False):
+    def __init__(
+        self,
+        duties: Duties,
+        only: str | None = None,
+        breakers: bool = True,
+        force: bool = False,
+        inline: bool = False,
+        fires: bool = True,
+    ):
         self.first_error: BaseException | None = None
         """The first error of a handler."""
         self._duties = duties
         self._only = only
-        self._manner: dict[str, bool] = {"flat_out": True, "breakers": breakers, "force": force}
+        self._manner: dict[str, bool] = {"flat_out": True, "breakers": breakers, "force": force, "inline": inline}
+        self._fires = fires
         self._lanes: list[Lane] = []
         self._stopping = False
 
@@ -73,7 +84,8 @@ class Once:
             stack.callback(member.leave)
             Rescuer(member, duties.options_of, duties.on_dead).free_the_dead()
             duties.store.release_orphans(duties.clock.now())
-            duties.firing().fire()
+            if self._fires:
+                duties.firing().fire()
             self._lanes = list(make_lanes(duties, member, lambda: self._stopping, self._only, **self._manner).values())
             yield
 

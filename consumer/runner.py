@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from ..errors import LaneStuck
 from ..logs import printable
 from ..sweep.lane import Lane
 from ..tasks import SweepTasks
+from .beside import Beside
 from .chores import Chores
 from .duties import Duties
 from .firing import Firing
@@ -28,7 +30,7 @@ from .lanes import make_lanes
 from .membership import Enlisted
 from .rescue import Rescuer
 from .signals import Signals
-from .terms import RUN
+from .terms import RUN, Terms
 from .wakeups import choose_bell
 from .watcher import Watcher
 
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
     from ..queues.client import SharedQueue
 
 log = logging.getLogger("flagsweep")
+
+CUT_OFF = 1.0
+"""Seconds that async handlers get to end, once they are cancelled, and that their flags get to be given back."""
 
 
 class _Consumer(HueyConsumer):
@@ -49,17 +54,24 @@ class _Consumer(HueyConsumer):
         pass
 
 
+def _idents(consumer: HueyConsumer, caller: int) -> set[int | None]:
+    """Return the threads of a consumer of Huey's, and the one that runs it."""
+    return {caller, consumer.scheduler.ident, *(worker.ident for _, worker in consumer.worker_threads)}
+
+
 class Runner:
     """The consumer in the foreground.
 
     :param host: what of the process is ours.
+    :param terms: how it is entered.
     """
 
-    def __init__(self, duties: Duties, huey: Huey, queue: SharedQueue | None = None, host: Host = OWN):
+    def __init__(self, duties: Duties, huey: Huey, queue: SharedQueue | None = None, host: Host = OWN, terms: Terms = RUN):
         self.duties = duties
         self.huey = huey
         self.queue = queue
         self.host = host
+        self.terms = terms
         self.stop_requested = threading.Event()
         self._store = duties.store
         self._connections = duties.store.connections
@@ -72,6 +84,7 @@ class Runner:
         self._tasks: SweepTasks | None = None
         self._lanes: dict[str, Lane] = {}
         self._threads: list[Watcher | Chores] = []
+        self._beside = None if duties.also is None else Beside(duties.also, duties.settings.shutdown_timeout)
 
     def run(self) -> bool:
         """Run until stopped; return whether everything ended in time. Where not, handlers still run and hold their flags.
@@ -82,7 +95,7 @@ class Runner:
         with Signals(self.stop, self._end_at_once) if self.host.signals else nullcontext():
             if self.queue:
                 self.queue.check()
-            self._enlisted = Enlisted(self.duties, RUN, self.host)
+            self._enlisted = Enlisted(self.duties, self.terms, self.host)
             try:
                 self._begin(self._enlisted)
                 self._consumer.run()  # type: ignore[union-attr]
@@ -94,7 +107,7 @@ class Runner:
 
     def _begin(self, enlisted: Enlisted) -> None:
         """Set everything up that a consumer needs, once it is entered; what has begun where this fails, ``_wind_down`` ends."""
-        self._lanes = make_lanes(self.duties, enlisted, self.stop_requested.is_set)
+        self._lanes = make_lanes(self.duties, enlisted, self.stop_requested.is_set, gentle=not self.host.alone)
         tasks = self._tasks = SweepTasks(self.huey, self._lanes, enlisted, self.queue, self._settings.sweepers)
         rescuer = Rescuer(enlisted, self.duties.options_of, self.duties.on_dead, tasks.forget)
         rescuer.free_the_dead()
@@ -109,6 +122,29 @@ class Runner:
         self.stop_requested.set()
         if self._consumer:
             self._consumer.stop_flag.set()
+
+    @property
+    def is_going(self) -> bool:
+        """Whether it sweeps just now: all has begun, and nobody has asked it to stop."""
+        return self._consumer is not None and not self.stop_requested.is_set()
+
+    def has_left_some(self) -> bool:
+        """Return whether handlers still run that have outlasted the stop, and hold their flags."""
+        return self._enlisted is not None and not self._enlisted.is_closed
+
+    def settle_late(self) -> bool:
+        """Where handlers have outlasted the stop, settle what they did once all have ended; return whether they have."""
+        if any(worker.is_alive() for worker in self._workers()):
+            return False
+        assert self._enlisted is not None
+        for lane in self._lanes.values():
+            lane.settle_rest()
+            lane.pool.close()
+        self._enlisted.close()
+        return True
+
+    def _workers(self) -> list[threading.Thread]:
+        return [worker for _, worker in self._consumer.worker_threads] if self._consumer else []
 
     def _give_up(self, reason: str) -> None:
         """Stop, but not as a good end: what hangs is charged, or it would hang again and again."""
@@ -129,12 +165,14 @@ class Runner:
         tasks.listen()
         self.huey.storage.reopen()
         self.huey.on_shutdown("flagsweep")(self._connections.close_thread)  # Huey's workers have connections of their own.
-        if self.host.huey_level is not None and not logging.getLogger("huey").level:
+        if self.host.huey_level is not None and not logging.getLogger("huey").level and not self._beside:
             logging.getLogger("huey").setLevel(self.host.huey_level)
         # A worker for each lane's sweep, which stays with it, and one for what each minute brings.
         self._consumer = _Consumer(self.huey, workers=len(lanes) + 1, check_worker_health=True)
         if self.stop_requested.is_set():
             self._consumer.stop_flag.set()
+        if self._beside:
+            self._beside.start(partial(_idents, self._consumer, threading.get_ident()))
         self._banner(bell.name if bell else "the minute's sweep alone")
 
     def _stuck_after(self) -> float | None:
@@ -150,12 +188,13 @@ class Runner:
             self._enlisted.id,
         )
         for name, lane in self._lanes.items():
-            log.info("lane %s, %d threads: %s", name, lane.pool.size, ", ".join(sorted(lane.kinds)) or "no kinds")
+            tasks = f" and {lane.pool.loop.size} tasks" if lane.pool.loop is not None else ""
+            log.info("lane %s, %d threads%s: %s", name, lane.pool.size, tasks, ", ".join(sorted(lane.kinds)) or "no kinds")
         for line in self.duties.overridden():
             log.info("%s", printable(line))
         if unknown := self.duties.unknown_kinds():
             log.warning("settings name kinds without a handler here: %s", printable(", ".join(unknown)))
-        if problem := too_small(self._connections.site, self.duties.threads()):
+        if problem := too_small(self._connections.site, self.duties.users()):
             log.warning("%s; %s", *problem)
 
     def _replaced(self) -> str | None:
@@ -199,12 +238,21 @@ class Runner:
             lane.stop()
         for thread in self._threads:
             thread.stop()
+        if self._beside:
+            self._beside.stop()
         self.huey.storage.close()
-        workers = [worker for _, worker in self._consumer.worker_threads] if self._consumer else []
+        workers = self._workers()
         limit = time.monotonic() + self._settings.shutdown_timeout
-        for thread in (*workers, *self._threads):
-            if thread.ident is not None:  # It was never started where the start failed.
-                thread.join(max(0.0, limit - time.monotonic()) if thread in workers else 1.0)
+        threads: list[threading.Thread] = [*workers, *self._threads]
+        for each in threads:
+            if each.ident is not None:  # It was never started where the start failed.
+                each.join(max(0.0, limit - time.monotonic()) if each in workers else 1.0)
+        cut_off = [lane for lane in self._lanes.values() if lane.pool.cut_off()]
+        limit = time.monotonic() + CUT_OFF
+        for worker in workers if cut_off else ():
+            worker.join(max(0.0, limit - time.monotonic()))
+        if self._beside:
+            self._beside.join()
         return not any(worker.is_alive() for worker in workers)
 
     def _leave(self, ended: bool) -> bool:
@@ -219,11 +267,13 @@ class Runner:
             self._connections.close_thread()
             log.log(logging.INFO if self._consumer else logging.DEBUG, "stopped")
         else:
-            left = [claimed for lane in self._lanes.values() for claimed in list(lane.pool.running.values())]
+            left = [claimed for lane in self._lanes.values() for claimed in lane.pool.under_way()]
             names = ", ".join(f"{c.kind} (flag {c.id})" for c in left) or "none"
             log.warning("stopped while these still run, they run again: %s", names)
         if not ended and (self._innocent or not self._gave_up):
             self._enlisted.mark_clean()
+        if not ended and not self.host.exits:
+            self._enlisted.step_down()
         if self._gave_up:
             raise LaneStuck(self._gave_up)
         return ended

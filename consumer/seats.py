@@ -41,6 +41,13 @@ class Seats:
                 self._seats[lane] = taken
                 self._on_seat(lane)
 
+    def give_up(self) -> None:
+        """Leave all seats to others, and take none any more."""
+        seats, self._seats = self._seats, {}
+        for lane, seat in seats.items():
+            if seat is not None:
+                self._lease.drop_name(self._name(lane, seat))
+
     def standing_by(self) -> list[str]:
         """Return the lanes in which others have all the seats."""
         return [lane for lane, seat in self._seats.items() if seat is None]

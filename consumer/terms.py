@@ -23,5 +23,11 @@ class Terms(NamedTuple):
 RUN = Terms("run", alone=True, seated=True, patient=False)
 """A consumer that stays."""
 
+EMBEDDED = RUN._replace(mode="embedded")
+"""One that stays in a process which serves the site."""
+
+STAYING = (RUN.mode, EMBEDDED.mode)
+"""What rows say of those that stay."""
+
 SWEEP = Terms("sweep", alone=False, seated=False, patient=True)
 """One that does what is due, and leaves."""

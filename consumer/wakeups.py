@@ -187,21 +187,23 @@ class SessionBell(Bell):
             self._session.close()
 
 
-def choose_bell(mode: str, store: Store, every: float, folder: Path | None = None) -> Bell:
+def choose_bell(mode: str, store: Store, every: float, folder: Path | None = None, results: bool = False) -> Bell:
     """Return the best bell for this place.
 
     :param mode: the setting ``watch``.
     :param every: seconds between two looks where polling a file has to do; a server is asked once a second.
     :param folder: where the consumers of this host keep what they note, and where raises ring.
+    :param results: it is to ring for settled flags whose results are kept, and not for raises.
     """
     connections = store.connections
     dialect, database = connections.dialect, connections.file
-    if dialect.shared and mode != "poll" and (listen := dialect.listener(connections.session)) is not None:
+    listener = dialect.result_listener if results else dialect.listener
+    if dialect.shared and mode != "poll" and (listen := listener(connections.session)) is not None:
         return SessionBell(listen)
     silent = mode == "poll" or dialect.shared or not dialect.tells_writes(connections.engine)
     door = _open_door(folder)
     if silent or database is None or file_system(database) not in LOCAL:
-        return Bell(1.0 if dialect.shared else every, door)
+        return Bell(1.0 if dialect.shared and not results else every, door)
     try:
         return FileBell(database.resolve(), door)
     except (ImportError, OSError) as error:

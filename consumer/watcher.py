@@ -54,6 +54,8 @@ class Watcher(threading.Thread):
         self._unlooked = False
         """Whether something has changed since the last look: what was told of is not all that a commit may hold."""
         self._next_due: float = 0.0
+        self._looked_at = 0.0
+        """When it last looked, in seconds of the monotonic clock."""
         self._stopping = False
 
     def stop(self) -> None:
@@ -100,8 +102,10 @@ class Watcher(threading.Thread):
         return any(lane.busy for lane in self._lanes.values())
 
     def _may_a_lane_see(self, now: float) -> bool:
-        """Return whether a lane that was asked too early to look for own rows may look now: it says so only once asked."""
-        return any(lane.discovery.wake_at is not None and lane.discovery.wake_at <= now for lane in self._lanes.values())
+        """Return whether a lane that was asked too early to look for own rows may look since we last looked: it says so only
+        once asked."""
+        wake_at = [lane.discovery.wake_at for lane in self._lanes.values()]
+        return any(at is not None and self._looked_at < at <= now for at in wake_at)
 
     def _has_changed(self) -> bool:
         version = self._store.changes()
@@ -122,7 +126,7 @@ class Watcher(threading.Thread):
         """Fire schedules, have each lane do what is due, and take note when to look next."""
         self._firing.fire()
         now, clock = self._clock.now(), self._clock.monotonic()
-        next_due = clock + 30
+        self._looked_at, next_due = clock, clock + 30
         if (fires_at := self._firing.next_at(now)) is not None:
             next_due = min(next_due, clock + max(0.001, (fires_at - now) / SECOND))
         found = []
@@ -135,10 +139,10 @@ class Watcher(threading.Thread):
         due, wanted = self._by_lane(found), set()
         for name, lane in self._lanes.items():
             wake_at = lane.discovery.wake_at
-            if wake_at is not None:
+            if wake_at is not None and wake_at > clock:
                 next_due = min(next_due, max(wake_at, clock + 0.001))
             if lane.discovery.has_rows and (changed or (wake_at is not None and wake_at <= clock)):
-                wanted.add(name)  # Its sweep looks for them.
+                wanted.add(name)  # Its sweep looks for them; where that waits for a locked file, to ask at once again would spin.
         if due or wanted:
             next_due = min(next_due, clock + 1)
         self._next_due = next_due

@@ -63,6 +63,11 @@ class Connections:
         """Return the names of the SQLite databases that the site has attached; connections of ours do when they open."""
         return tuple(getattr(self.site, "_attached", ()))
 
+    def forget_consumers(self) -> None:
+        """In a forked child: know of no consumer of the parent's, and of no thread of its that writes."""
+        self.writing = threading.RLock()
+        self.files.forget()
+
     def lent(self, failed: str) -> AbstractContextManager[Database]:
         """Lend the site's connection for a verb; say of an error of the database's what failed and what to do."""
         return _Lent(self, failed)
@@ -71,7 +76,7 @@ class Connections:
         """Lend the site's connection: what found it open leaves it open, what opened it closes it."""
         return _Lent(self, None)
 
-    def _check_file(self) -> None:
+    def check_file(self) -> None:
         """Refuse to open a database that is not there: the site's own Peewee object would make an empty file unnoticed."""
         if self.file is not None and not self.file.exists():
             raise NotReady(
@@ -154,7 +159,7 @@ class _Lent:
         connections, site = self._connections, self._connections.site
         try:
             if site.is_closed():
-                connections._check_file()
+                connections.check_file()
                 site.connect()
                 self._opened = True
             connections.dialect.refresh(site)  # A pool may have kept one that the server has ended.

@@ -20,6 +20,8 @@ from .columns import Columns
 from .counts import Counts
 from .flags import Flags
 from .gates import Gates
+from .marks import TABLE
+from .statement import Execute
 from .tables import Tables
 
 
@@ -37,6 +39,8 @@ class Dialect(Flags, ByBucket, Counts, Gates, Checks, Columns, Tables):
     """Whether one transaction at a time may write in the whole database, so that a sweep leaves the site a share."""
     shared = True
     """Whether consumers on several hosts can reach it; their leases are then held by database sessions."""
+    mark = "%s"
+    """How our driver writes a parameter."""
     begin: tuple[Any, ...] = ()
     """What ``Database.atomic`` takes for a transaction that writes."""
 
@@ -46,6 +50,18 @@ class Dialect(Flags, ByBucket, Counts, Gates, Checks, Columns, Tables):
         self._parts = _Parts()
 
     # Connections and transactions.
+
+    def place_of(self, execute: Execute) -> tuple[Any, ...]:
+        """Return what a connection's database is called by people, and what tells it from every other."""
+        raise NotImplementedError
+
+    def is_same_place(self, theirs: tuple[Any, ...], ours: tuple[Any, ...]) -> bool:
+        """Return whether two such answers are of one database."""
+        return theirs[1:] == ours[1:]
+
+    def home_of(self, execute: Execute) -> str:
+        """Return the flags' table with what tells it from one of the same name that a connection may come to look at."""
+        return TABLE
 
     def transaction(self, db: Database, only_claims: bool, together: bool = True) -> AbstractContextManager[None]:
         """Hold a write transaction of our own connection.
@@ -122,6 +138,10 @@ class Dialect(Flags, ByBucket, Counts, Gates, Checks, Columns, Tables):
 
     def listener(self, session: Callable[[], Database] | None) -> Callable[[], Database] | None:
         """Return what opens a session that hears of commits, or None where none is told."""
+        return None
+
+    def result_listener(self, session: Callable[[], Database] | None) -> Callable[[], Database] | None:
+        """Return what opens a session that hears of settled flags whose results are kept, or None where none is told."""
         return None
 
     def trim_log(self, db: Database) -> int:

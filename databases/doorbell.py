@@ -16,8 +16,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from peewee import Database
-
 from .news import news, read_news
 
 PREFIX = "bell-"
@@ -54,13 +52,16 @@ class Doorbell:
         self._socket: socket.socket | None = None
         self._ring_for = lru_cache(SORTS)(self._prepared)
 
-    def ring_after_commit(self, db: Database, kind: str, priority: int) -> None:
-        """Tell, once the open transaction commits, or at once, that flags of a sort are due. Never raises, never waits."""
+    def ring_after_commit(self, db: Any, kind: str, priority: int) -> None:
+        """Tell, once the open transaction commits, or at once, that flags of a sort are due. Never raises, never waits.
+
+        :param db: tells of that commit, as Peewee's do.
+        """
         try:
             if not self._is_anybody_there():
                 return
             ring = self._ring_for(kind, priority)
-            if ring not in _waiting_for_commit(db):
+            if not is_waiting(db, ring):
                 db.after_commit(ring)
         except Exception:  # Within manual_commit() nobody knows when it commits.
             return
@@ -164,6 +165,8 @@ def _remove_if_nobodys(bell: str) -> None:
             pass
 
 
-def _waiting_for_commit(db: Any) -> list[Any]:
-    """Return what runs once the open transaction commits."""
-    return getattr(db._state, "commit_callbacks", [])
+def is_waiting(db: Any, ring: Callable[[], None]) -> bool:
+    """Return whether that runs already once the open transaction commits."""
+    if hasattr(db, "is_waiting"):
+        return bool(db.is_waiting(ring))
+    return ring in getattr(db._state, "commit_callbacks", ())

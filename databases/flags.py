@@ -22,6 +22,10 @@ Row = Sequence[Any]
 ``Rare``; else attempts, suspect, cursor (parsed), raises, and that of ``Rare`` in its order."""
 
 
+Told = tuple[int, str, int]
+"""A raised flag: its id, what the raise did, and the generation that it gave the flag."""
+
+
 class Rare(NamedTuple):
     """Hold what few flags have: what a schedule wrote, when the work is not worth doing any more, and the bucket."""
 
@@ -76,6 +80,10 @@ class Texts:
         """Give claimed flags back."""
         raise NotImplementedError
 
+    def asking_generations(self, ids: Sequence[int], token: int) -> Statement:
+        """Ask for id and generation of claimed flags that are about to be settled, and tell who waits for results."""
+        raise NotImplementedError
+
     def progressing(self, id: int, token: int, cursor: str) -> Statement:
         """Keep how far a handler has come."""
         raise NotImplementedError
@@ -106,24 +114,28 @@ class Flags(Texts):
 
     # The site's verbs.
 
-    def raise_(self, db: Database, kind: str, item: Item, terms: Terms) -> tuple[int, str]:
-        """Put a flag up; return its id and what that did."""
+    def raise_(self, db: Database, kind: str, item: Item, terms: Terms) -> Told:
+        """Put a flag up; return what ``raised`` does."""
         return self.raise_over(db.execute_sql, kind, item, terms)
 
-    def raise_over(self, execute: Execute, kind: str, item: Item, terms: Terms) -> tuple[int, str]:
+    def raise_over(self, execute: Execute, kind: str, item: Item, terms: Terms) -> Told:
         """Put a flag up over any connection through the dialect's driver, within the transaction that is open there."""
         return self.raised(execute, self.raising(kind, item, terms).on(execute))
 
-    def raised(self, execute: Execute, cursor: Any) -> tuple[int, str]:
-        """Return a flag's id and what raising it did, of the cursor that has just executed ``raising``."""
+    def raised(self, execute: Execute, cursor: Any) -> Told:
+        """Return a flag's id, what raising it did, and its generation, of the cursor that has just executed ``raising``."""
         row = cursor.fetchall()[0]
-        return row[0], row[1]
+        return row[0], row[1], row[2]
 
     def raise_many(self, db: Database, kind: str, chunk: str, terms: Terms) -> Counter[str]:
         """Put the flags of one chunk up.
 
         :param chunk: a JSON array whose items are a payload that is its own key, or ``[key, payload, bucket]``.
         """
+        return self.raise_many_over(db.execute_sql, kind, chunk, terms)
+
+    def raise_many_over(self, execute: Execute, kind: str, chunk: str, terms: Terms) -> Counter[str]:
+        """Put them up over any connection through the dialect's driver, within the transaction that is open there."""
         raise NotImplementedError
 
     def retry(self, db: Database, ids: Sequence[int], now: int) -> int:
@@ -196,6 +208,10 @@ class Flags(Texts):
     def claims_of(self, db: Database, consumer: int) -> list[tuple[str, int]]:
         """Return kind and token of each claim that a consumer has."""
         return self.asking_claims_of(consumer).on(db.execute_sql).fetchall()
+
+    def generations(self, db: Database, ids: Sequence[int], token: int) -> dict[int, int]:
+        """Return the generations that claimed flags were claimed with, by id; their results are told of with the commit."""
+        return {row[0]: row[1] for row in self.asking_generations(ids, token).on(db.execute_sql).fetchall()}
 
     def progress(self, db: Database, id: int, token: int, cursor: str) -> bool:
         """Keep how far a handler has come; return False where the claim was lost."""

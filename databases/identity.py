@@ -72,6 +72,10 @@ class OpenFiles:
         self._log_was_lost = self.is_log_lost()
         self._of = {id: files for id, files in self._of.items() if id != consumer}
 
+    def forget(self) -> None:
+        """Know of no consumer: this is a forked child, and they are the parent's."""
+        self._of = {}
+
     def _logs(self) -> tuple[Path, ...]:
         return () if self._file is None else tuple(self._dialect.logs(self._file.resolve()))
 

@@ -11,14 +11,18 @@ class Pacer:
 
     :param share: the largest share of time in which this process holds it; 1 never waits.
     :param batch: the most flags of one transaction.
+    :param target: seconds that a transaction should last where the writer is shared.
     """
 
     TARGET = 0.0065
-    """Seconds that a transaction should last where the writer is shared."""
+    """For a process of our own."""
+    GENTLE = 0.002
+    """For one that answers requests: what each of these needs of the interpreter it gets only between two steps of ours."""
 
-    def __init__(self, share: float, batch: int):
+    def __init__(self, share: float, batch: int, target: float = TARGET):
         self.share = share
         self.most = batch
+        self._target = target
         self.batch = batch if share >= 1 else min(batch, 100)
         self._free_at = 0.0
         self._lock = threading.Lock()
@@ -46,4 +50,4 @@ class Pacer:
         lasted = now - began
         self._free_at = now + lasted * (1 / self.share - 1)
         if flags >= self.batch // 2 and lasted > 0:
-            self.batch = int(min(self.most, max(20, flags * self.TARGET / lasted)))
+            self.batch = int(min(self.most, max(20, flags * self._target / lasted)))

@@ -14,7 +14,7 @@ from ..errors import FlagSweepError, NotReady
 from .connections import Connections
 from .dialect import Dialect
 
-SCHEMA = 2
+SCHEMA = 3
 """The version that this code works with."""
 
 

@@ -7,15 +7,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import partial, update_wrapper
+from inspect import iscoroutinefunction
 from operator import itemgetter
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
+from ..adapters.over import VerbsOver
 from ..adapters.rows import OwnRows
 from ..config import Clock, Overrides, Settings
 from ..databases.raising import Occurrence, Terms
 from ..errors import ConfigError, PayloadError, SignatureError
 from ..models import Raised, SiteVerbs
-from ..payloads import CHUNK, Calls, Item, chunks_of, element, short
+from ..payloads import CHUNK, RESULT_LIMIT, Calls, Item, chunks_of, element, short
 from ..schedules.declared import Declarations, Declared, module_of
 from .options import AS_EVER, OF_CODE, Options, Raise
 
@@ -29,6 +31,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+Verbs = SiteVerbs | VerbsOver
+
+
 class Opened(Protocol):
     """What is there of a FlagSweep once it is in use."""
 
@@ -38,7 +43,13 @@ class Opened(Protocol):
     @property
     def verbs(self) -> SiteVerbs: ...
 
-    def tell(self, lane: str, kind: str, priority: int) -> None:
+    def verbs_over(self, connection: Any) -> Verbs:
+        """Return the verbs of a raise over a connection; None: the FlagSweep's own."""
+
+    async def awaited(self, connection: Any, do: Callable[[Verbs], Any]) -> Any:
+        """Do something with them where the connection's layer has to be waited for."""
+
+    def tell(self, commits: Any, lane: str, kind: str, priority: int) -> None:
         """Tell consumers, once the open transaction commits, that a flag is due. Never raises, never waits."""
 
 
@@ -56,8 +67,8 @@ class Site(Protocol):
     def overrides(self) -> Overrides:
         """Return what settings say of kinds, as far as these are known already."""
 
-    def refuse_other_database(self, rows: OwnRows) -> None:
-        """Refuse own rows that our connections would never find, where the database is known already."""
+    def enter(self, rows: OwnRows) -> None:
+        """Have own rows take note of the database, where it is known already."""
 
 
 class Handler(Generic[P, R]):
@@ -72,11 +83,15 @@ class Handler(Generic[P, R]):
         self.kind = options.kind
         self.lane = options.lane
         self.rows = rows
+        self.result_limit = RESULT_LIMIT
+        self.spare = False
+        """Whether nobody but a flag of its kind brings it up: it is there in case one comes."""
         self._site = site
         self.overrides: Mapping[str, Any] = {}
         """The options that settings say instead of the code."""
         self._calls = Calls(options.kind, function, rows is not None, options.unique, options.per)
         self.signature, self.wants_flag = self._calls.signature, self._calls.wants_flag
+        self.is_async = iscoroutinefunction(function)
         update_wrapper(self, function)
 
     def override(self, given: Mapping[str, Any], overrides: Overrides) -> None:
@@ -85,7 +100,7 @@ class Handler(Generic[P, R]):
         :param given: the options that the code gives.
         :raises ConfigError: naming the kind, every bad option, and where it stands.
         """
-        if (table := overrides.get(self.kind)) is None:
+        if (table := overrides.get(self.kind, {})) == self.overrides:
             return
         fixed = OF_CODE if self.rows is None else (*OF_CODE, *UNFIT_FOR_ROWS, "per")
         options = Options.overridden(self.kind, given, table, overrides.where, fixed)
@@ -124,6 +139,14 @@ class Handler(Generic[P, R]):
         """
         return self._raise_many(AS_EVER, arguments)
 
+    async def araise_flag(self, *args: P.args, **kwargs: P.kwargs) -> Raised:
+        """Put this flag up as ``raise_flag`` does, over a connection that has to be waited for, such as an ``AsyncSession``."""
+        return await self._araise(AS_EVER, self._raised, args, kwargs)
+
+    async def araise_many(self, arguments: Iterable[Any]) -> Counter[str]:
+        """Put many flags up as ``raise_many`` does, over a connection that has to be waited for."""
+        return await self._araise(AS_EVER, self._raised_many, arguments)
+
     def using(
         self,
         delay: object = None,
@@ -134,6 +157,7 @@ class Handler(Generic[P, R]):
         debounce: object = None,
         longest: object = None,
         replace: bool | None = None,
+        connection: Any = None,
     ) -> Using[P]:
         """Set options for one raise: ``send.using(delay="5m").raise_flag(17)``.
 
@@ -145,6 +169,8 @@ class Handler(Generic[P, R]):
         :param debounce: it is due so long after the latest raise.
         :param longest: but at the latest so long after the first.
         :param replace: False: where it waits already, the payload and expiry of the first raise hold.
+        :param connection: the site's own, in whose open transaction it is raised: of Peewee, Django (or an alias), SQLAlchemy, or
+            a driver; or a function that returns one. See docs/embedding.md.
         :raises ConfigError: naming every bad option at once.
         """
         given = {name: value for name, value in locals().items() if name != "self"}
@@ -227,21 +253,31 @@ class Handler(Generic[P, R]):
 
     def _raise(self, said: Raise, args: tuple, kwargs: dict) -> Raised:
         opened = self._site.opened()
-        item = self._item(opened, args, kwargs)
-        terms = said.terms(self.options, self._site.clock.now())
-        raised = opened.verbs.raise_(self.kind, item if said.key is None else item._replace(key=said.key), terms)
-        if terms.due_at <= terms.now:
-            opened.tell(self.lane, self.kind, terms.priority)
-        return raised
+        return self._raised(opened, opened.verbs_over(said.connection), said, args, kwargs)
 
     def _raise_many(self, said: Raise, arguments: Iterable[Any]) -> Counter[str]:
+        opened = self._site.opened()
+        return self._raised_many(opened, opened.verbs_over(said.connection), said, arguments)
+
+    async def _araise(self, said: Raise, do: Callable[..., Any], *what: Any) -> Any:
+        opened = self._site.opened()
+        return await opened.awaited(said.connection, lambda verbs: do(opened, verbs, said, *what))
+
+    def _raised(self, opened: Opened, verbs: Verbs, said: Raise, args: tuple, kwargs: dict) -> Raised:
+        item = self._item(opened, args, kwargs)
+        terms = said.terms(self.options, self._site.clock.now())
+        raised = verbs.raise_(self.kind, item if said.key is None else item._replace(key=said.key), terms)
+        if terms.due_at <= terms.now:
+            opened.tell(verbs.commits, self.lane, self.kind, terms.priority)
+        return raised
+
+    def _raised_many(self, opened: Opened, verbs: Verbs, said: Raise, arguments: Iterable[Any]) -> Counter[str]:
         if said.key:
             raise ConfigError(f"key={said.key!r} names one flag: raise it with raise_flag, or leave the keys to raise_many")
-        opened = self._site.opened()
         terms = said.terms(self.options, self._site.clock.now())
-        counts = opened.verbs.raise_many(self.kind, self._chunks(opened, arguments), terms)
+        counts = verbs.raise_many(self.kind, self._chunks(opened, arguments), terms)
         if terms.due_at <= terms.now:
-            opened.tell(self.lane, self.kind, terms.priority)
+            opened.tell(verbs.commits, self.lane, self.kind, terms.priority)
         return counts
 
     def _chunks(self, opened: Opened, arguments: Iterable[Any]) -> list[str]:
@@ -290,3 +326,11 @@ class Using(Generic[P]):
     def raise_many(self, arguments: Iterable[Any]) -> Counter[str]:
         """Put many flags up as ``Handler.raise_many`` does, with these options but without a key."""
         return self._handler._raise_many(self._options, arguments)
+
+    async def araise_flag(self, *args: P.args, **kwargs: P.kwargs) -> Raised:
+        """Put the flag up as ``Handler.araise_flag`` does, with these options."""
+        return await self._handler._araise(self._options, self._handler._raised, args, kwargs)
+
+    async def araise_many(self, arguments: Iterable[Any]) -> Counter[str]:
+        """Put many flags up as ``Handler.araise_many`` does, with these options but without a key."""
+        return await self._handler._araise(self._options, self._handler._raised_many, arguments)

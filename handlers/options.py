@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
-from ..config import LONGEST, PRIORITIES, SECOND, Backoff, Problems, check_name, microseconds, seconds
+from ..config import LONGEST, PRIORITIES, SECOND, Backoff, Problems, check_name, did_you_mean, microseconds, seconds
 from ..databases.raising import Terms
 from ..errors import ConfigError
 from ..gates.budgets import Budget
@@ -114,6 +113,8 @@ class Options:
 
     history: bool = False
     """Keep a line of history of each success, too."""
+    result: bool = False
+    """Keep what the handler returns with that line."""
     expires: float | None = field(default=None, metadata=_duration("expires"))
     """Seconds after it was due from which on the work is not worth doing any more."""
     debounce: float | None = field(default=None, metadata=_duration("debounce"))
@@ -195,8 +196,7 @@ class Options:
 def _not_of_settings(name: str, fixed: Collection[str], known: Sequence[str]) -> str:
     if name in fixed:
         return f"{name} is a part of the handler's code: say it there"
-    near = difflib.get_close_matches(name, known, 1, 0.6)
-    return f"there is no option {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}")
+    return f"there is no option {name!r}; {did_you_mean(name, known, 'there are')}"
 
 
 def _as_in_code(name: str, value: Any) -> Any:
@@ -226,6 +226,8 @@ class Raise:
     debounce: float | None = None
     longest: float | None = None
     replace: bool | None = None
+    connection: Any = None
+    """The site's own, over which it is raised; None: that of the FlagSweep."""
 
     @classmethod
     def checked(cls, given: Mapping[str, Any], options: Options, now: int) -> Raise:
@@ -242,6 +244,7 @@ class Raise:
             "debounce": lambda value: _positive(problems, value, "debounce", options.kind),
             "longest": lambda value: _positive(problems, value, "longest", options.kind),
             "replace": bool,
+            "connection": lambda value: value,
         }
         kept = {name: checks[name](said[name]) for name in said if name in checks}
         kept.update(_expiry(problems, said, options, now))
@@ -273,7 +276,7 @@ class Raise:
         )
 
 
-OF_CODE = ("atomic", "unique", "aliases", "retry_on", "discard_on")
+OF_CODE = ("atomic", "unique", "aliases", "retry_on", "discard_on", "result")
 """Options that are a part of a handler's code: no setting says them."""
 
 AS_EVER = Raise()

@@ -14,6 +14,7 @@ from ..errors import ConfigError, UnknownKind
 from ..gates.budgets import Budget
 from ..gates.quiet import Quiet
 from ..gates.rates import Rate
+from ..modules import import_matching
 from ..payloads import short
 from ..schedules.declared import Declarations
 from .handler import UNFIT_FOR_ROWS, Handler, P, R, Site
@@ -56,6 +57,7 @@ class Handlers:
                 other = where_is(self.by_kind[name].function)
                 raise ConfigError(f"the kind {name!r} has a handler already ({other}): give this one another kind=")
         handler: Handler = Handler(self._site, function, checked, rows)
+        _refuse_async(handler)
         handler.override(options, self._site.overrides())
         self._given[handler.kind] = options
         self.by_kind.update(dict.fromkeys((checked.kind, *checked.aliases), handler))
@@ -82,9 +84,9 @@ class Handlers:
             )
         return self.by_kind[kind]
 
-    def refuse_other_database(self, rows: OwnRows) -> None:
-        """Refuse own rows that would never be found, where the database is known already."""
-        self._site.refuse_other_database(rows)
+    def enter(self, rows: OwnRows) -> None:
+        """Have own rows take note of the database, where it is known already."""
+        self._site.enter(rows)
 
 
 def _bound_as_overloaded(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -137,6 +139,7 @@ class Registry:
         aliases: str | Iterable[str] = (),
         slow_after: object = None,
         history: bool = False,
+        result: bool = False,
         expires: object = None,
         debounce: object = None,
         longest: object = None,
@@ -167,6 +170,8 @@ class Registry:
         :param aliases: former kinds, whose flags this handler takes over.
         :param slow_after: a handler that runs longer is reported once a minute.
         :param history: keep a line of history of each success, too; of failures there is one always.
+        :param result: keep what it returns, JSON of at most 32 KiB, with a line of history of each success: ``flags.result``
+            finds it.
         :param expires: how long after it is due the work is worth doing: later it is lowered unrun, with a line of history.
         :param debounce: a flag is due so long after its latest raise ...
         :param longest: ... but at the latest so long after its first.
@@ -186,23 +191,38 @@ class Registry:
         return lambda function: self._handlers.add(function, kind, options)
 
     def when(
-        self, what: Any, *, lower: str = "after", kind: str | None = None, **options: Any
+        self,
+        what: Any = None,
+        *,
+        lower: str = "after",
+        kind: str | None = None,
+        table: str | None = None,
+        column: str | None = None,
+        pk: str = "id",
+        **options: Any,
     ) -> Callable[[Callable[P, R]], Handler[P, R]]:
         """Make a function the handler of the site's own rows: work is whatever a column or condition finds.
 
         :param what: a Boolean column (true: owed), a nullable column (not null: owed), any condition on one model, or a
-            function that returns a condition and is asked anew each time.
+            function that returns a condition and is asked anew each time. Of Peewee; of Django a field or a queryset, of
+            SQLAlchemy a mapped attribute, a criterion or a ``select``.
         :param lower: ``after``: the column comes down with the flag, so false means done; setting a Boolean again while its
             handler runs cannot be seen. ``before``: it comes down when the flag is claimed, so setting it again is new work.
+        :param table: instead of ``what``: a table of any origin, with its ``column`` and its primary key ``pk``.
         :param options: as for ``handler``.
 
-        The handler gets the model's instance. A condition that has no column must be made false by the handler.
+        The handler gets the model's instance, or the row of a table as a dict. A condition that has no column must
+        be made false by the handler.
         """
-        rows = OwnRows(what, lower)
-        self._handlers.refuse_other_database(rows)
+        from ..adapters.own import own_rows  # With other layers' rows, which few sites have.
+
+        rows = own_rows(what, lower, table, column, pk)
+        self._handlers.enter(rows)
         known = [name for name in Options.names() if name not in (*UNFIT_FOR_ROWS, "unique", "per")]
         if unknown := sorted(set(options) - set(known)):
-            raise ConfigError(f"flags.when does not know {', '.join(unknown)}; known are lower, kind, {', '.join(known)}")
+            raise ConfigError(
+                f"flags.when does not know {', '.join(unknown)}; known are lower, kind, table, column, pk, {', '.join(known)}"
+            )
         return lambda function: self._handlers.add(function, kind, options, rows)
 
     def every(self, interval: object, **plan: Any) -> Callable[[Handler[P, R]], Handler[P, R]]:
@@ -219,12 +239,39 @@ class Registry:
         """
         return _declaring("cron", spec, sys._getframe(1).f_globals, plan)
 
+    def autodiscover(self, *patterns: str) -> list[str]:
+        """Import every module whose name matches, so that the handlers in it are registered; return their names.
+
+        :param patterns: such as ``"shop.*.work"``: a ``*`` stands for any part of a name between two dots.
+        :raises ConfigError: where nothing matches a pattern; or naming the module, and its line, that is broken.
+
+        What only a consumer needs to import goes into a function that ``--app`` names:
+        ``def consumer(): flags.autodiscover("shop.*.work"); return flags``.
+        """
+        return [name for pattern in patterns for name in import_matching(pattern)]
+
     def handler_of(self, kind: str) -> Handler:
         """Return the handler of a kind or of one of its aliases.
 
         :raises UnknownKind: naming the kinds there are.
         """
         return self._handlers.of(kind)
+
+
+def _refuse_async(handler: Handler) -> None:
+    """Refuse an async handler that would share with all tasks of its thread what must be its own."""
+    if not handler.is_async:
+        return
+    if handler.options.atomic:
+        raise ConfigError(
+            f"the handler {handler.kind!r} is async and atomic=True: its transaction would be that of every task in its thread; "
+            "make it an ordinary function, or leave atomic out"
+        )
+    if handler.rows is not None and handler.rows.is_threads_own:
+        raise ConfigError(
+            f"the handler {handler.kind!r} is async, and rows of {handler.rows.layer} come over what all tasks of its "
+            "thread would share; make it an ordinary function, or name them by flags.when(table=..., column=...)"
+        )
 
 
 def _declaring(

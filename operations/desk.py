@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from ..consumer.opened import Opening
 from ..handlers import Handler, Handlers
-from .doctor.examine import examine
-from .doctor.finding import Finding
-from .flags import Flags
-from .gate_info import GateInfo
-from .gates import Gates
-from .info import FlagInfo
-from .kinds import KindInfo, kinds
-from .schedules import Schedules
+from ..models import Raised
 from .site import Site
-from .status import status
+
+if TYPE_CHECKING:  # Each view is entered when it is asked for: a consumer, and a site that only raises, start without them.
+    from .doctor.finding import Finding
+    from .flags import Flags
+    from .gate_info import GateInfo
+    from .gates import Gates
+    from .info import FlagInfo
+    from .kinds import KindInfo
+    from .results import Result
+    from .schedules import Schedules
 
 
 class Desk(Site):
@@ -39,6 +42,8 @@ class Desk(Site):
 
         Flags of kinds without a handler are counted under the lane ``-``.
         """
+        from .status import status
+
         return status(self.store, self.verbs, self.lane_names(), self._by_kind(), self.clock)
 
     def kinds(self) -> list[KindInfo]:
@@ -46,6 +51,8 @@ class Desk(Site):
 
         Kinds that have a handler here, flags, or runs within the last day.
         """
+        from .kinds import kinds
+
         return kinds(self.connections, self.verbs, self._by_kind(), self.clock)
 
     def find(
@@ -66,6 +73,18 @@ class Desk(Site):
         :param limit: the most flags; None for all.
         """
         return self._flags().find(limit, kind=kind, state=state, key=key, lane=lane, id=id, due=due)
+
+    def result(self, raised: Raised) -> Result:
+        """Return what became of a raise: ``state``, and ``value`` or ``error``; ``result(raised).wait(timeout)`` waits for it.
+
+        Where the raise met a flag that was up, it is that of the first run that began after it. A value is there where the
+        handler has ``result=True``, for as long as history is kept.
+
+        :param raised: what ``raise_flag`` returned; its transaction must have committed.
+        """
+        from .results import Results
+
+        return Results(self.store, self.verbs, self.settings).of(raised)
 
     def retry(
         self,
@@ -104,7 +123,10 @@ class Desk(Site):
     @property
     def schedules(self) -> Schedules:
         """The schedules, to ``list``, ``add``, ``edit``, ``pause``, ``resume``, ``run_now``, ``remove`` and ``reset``."""
-        return Schedules(self, self._by_kind(), self._handlers.schedules, self._opening.opened().tell)
+        from .schedules import Schedules
+
+        opened = self._opening.opened()
+        return Schedules(self, self._by_kind(), self._handlers.schedules, partial(opened.tell, opened.verbs.commits))
 
     def pause(
         self,
@@ -154,11 +176,17 @@ class Desk(Site):
         return self._gates().infos()
 
     def _gates(self) -> Gates:
+        from .gates import Gates
+
         return Gates(self.connections, self.settings, self._by_kind(), self.lane_names(), self.clock)
 
     def doctor(self) -> list[Finding]:
         """Check the surroundings; return findings, each with its level, what was found, and the fix."""
+        from .doctor.examine import examine
+
         return examine(self)
 
     def _flags(self) -> Flags:
+        from .flags import Flags
+
         return Flags(self.verbs, self._by_kind(), self.clock)

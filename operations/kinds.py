@@ -59,7 +59,7 @@ def kinds(connections: Connections, verbs: SiteVerbs, handlers: Mapping[str, Han
     begin = (now // (MINUTE * SECOND) - RECENT + 1) * MINUTE * SECOND
     with connections.lent("counts could not be read") as db, connections.dialect.lenient(db):
         lately, today = totals(db, begin), totals(db, now - DAY)
-    own = {handler.kind for handler in handlers.values()}
+    own = {handler.kind for handler in handlers.values() if not handler.spare}
     minutes = (now - begin) / (MINUTE * SECOND)
     return [
         KindInfo(

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-
-from peewee import Database
+from typing import Any
 
 from ..config import Clock
 from .courier import Courier
@@ -41,7 +40,7 @@ class SharedQueue:
         self._locks = Locks(self._asker)
         self._listener: Listener | None = None
 
-    def nudge(self, lane: str, database: Database) -> None:
+    def nudge(self, lane: str, database: Any) -> None:
         """Tell the consumers, once the open transaction has committed, that a flag of this lane is due. Never raises or waits."""
         self._nudges.send_after_commit(lane, database)
 

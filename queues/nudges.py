@@ -6,8 +6,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-
-from peewee import Database
+from typing import Any
 
 from .courier import Courier
 from .place import Place
@@ -27,8 +26,11 @@ class Nudges:
         self._courier = courier
         self._senders: dict[str, Callable[[], None]] = {}
 
-    def send_after_commit(self, lane: str, database: Database) -> None:
-        """Tell the consumers, once the open transaction has committed, that a flag of this lane is due."""
+    def send_after_commit(self, lane: str, database: Any) -> None:
+        """Tell the consumers, once the open transaction has committed, that a flag of this lane is due.
+
+        :param database: tells of that commit, as Peewee's do.
+        """
         try:
             if lane not in self._senders:
                 self._senders[lane] = partial(self._send, lane)

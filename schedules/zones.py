@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import zoneinfo
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import cache
@@ -144,6 +143,8 @@ def _instead(name: str) -> str:
 
 def _nearest(name: str) -> list[str]:
     """Return up to three names that a slip of the keyboard, other capitals or a city alone could mean."""
+    from difflib import get_close_matches
+
     wanted = name.strip().replace(" ", "_").casefold()
     by_place = {zone.casefold(): zone for zone in sorted(_names())}
     by_city = {zone.rpartition("/")[2]: zone for zone in by_place}
@@ -152,8 +153,8 @@ def _nearest(name: str) -> list[str]:
     if len(name) <= 4 or len(name) > 40:
         return []
     if "/" not in wanted:
-        return [by_place[by_city[city]] for city in difflib.get_close_matches(wanted, by_city, 3, 0.8)]
-    return [by_place[zone] for zone in difflib.get_close_matches(wanted, by_place, 3, 0.75)]
+        return [by_place[by_city[city]] for city in get_close_matches(wanted, by_city, 3, 0.8)]
+    return [by_place[zone] for zone in get_close_matches(wanted, by_place, 3, 0.75)]
 
 
 def _abbreviations(zone: str) -> set[str | None]:

@@ -97,11 +97,11 @@ class Claimer:
                 taken = self._take(kind, priority, share, now)
                 claimed += taken
                 more = HUNGRY if len(taken) == share else SATED
-                if not taken and self._gates.known.closing(kind, now) is None and self._gates.is_gated(kind):
+                if not taken and self._gates.known.closing(kind, now) is None and self._gates.takes(kind):
                     more = WHEN_FREE  # It waits for a thread that is free at once.
             else:
                 more = WHEN_FREE
-            self._pool.demand.want(more)
+            self._pool.want(kind, more)
         return claimed
 
     def _take(self, kind: str, priority: int, limit: int, now: int) -> list[Claimed]:
@@ -118,11 +118,13 @@ class Claimer:
         gates, id, way = self._gates, self._member.id, self._gates.way(kind)
         if gates.takes(kind) and not self._connections.dialect.in_transaction(self._connections.engine):
             return []  # Its breaker has closed since: another transaction will do it.
+        if not (limit := self._promptly(kind, limit)):
+            return []  # No thread is free; to ask its gate for nothing would have it wait as if that had none.
         if not gates.is_gated(kind):
             if self._handlers[kind].kind in gates.buckets:
-                return gates.claim_by_turns(kind, priority, self._promptly(kind, limit), id, now, token)
+                return gates.claim_by_turns(kind, priority, limit, id, now, token)
             return self._free(lambda count: self._store.claim(kind, priority, count, id, now, token, way), limit, now)
-        grant = gates.enter(kind, self._promptly(kind, limit), self._pool.size, id, now)
+        grant = gates.enter(kind, limit, self._pool.places_of(kind).size, id, now)
         if grant is None:
             return []
 
@@ -154,7 +156,7 @@ class Claimer:
         rate = self._handlers[kind].options.rate
         if rate is None:
             return limit
-        return min(limit, max(self._pool.free_threads(), rate.count * PROMPT // rate.period))
+        return min(limit, max(self._pool.free_places(kind), rate.count * PROMPT // rate.period))
 
     def _without_held(self, claimed: list[Claimed], now: int) -> list[Claimed]:
         """Give back flags whose column comes down before and whose row somebody holds: they are due again in a second, and take

@@ -7,6 +7,7 @@ import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from peewee import Case, Database, Field, Model, Node, Select
@@ -20,6 +21,8 @@ from ..databases.way import FORCED, Way
 from ..errors import ClaimLost
 from ..gates.limits import Took
 from ..models import Consumer, Flag, found
+
+KIND = attrgetter("kind")
 
 CRASHES = 3
 """A flag that has crashed the process this often is dead."""
@@ -39,8 +42,8 @@ class Claimed:
     """Hold one claimed flag on its way through a handler."""
 
     __slots__ = (
-        *("attempts", "began", "consumer", "cursor", "due_at", "id", "key", "kind", "payload", "raises", "rare", "row"),
-        *("progressed", "strikes", "suspect", "taken_at", "token", "took", "trouble"),
+        *("attempts", "began", "consumer", "cursor", "due_at", "generation", "id", "key", "kind", "payload", "raises", "rare"),
+        *("progressed", "row", "strikes", "suspect", "taken_at", "token", "took", "trouble"),
     )
 
     def __init__(self, kind: str, token: int, row: Sequence[Any], consumer: int = 0):
@@ -55,6 +58,8 @@ class Claimed:
         self.began = 0.0
         """When its handler began, in seconds of the system's monotonic clock."""
         self.trouble: BaseException | None = None
+        self.generation: int | None = None
+        """The raise that its run has seen; known where its kind keeps results, once it is settled."""
         self.progressed = False
         """Whether its handler has come further, in this run."""
         self.strikes: int | None = None
@@ -154,6 +159,12 @@ class Store:
         bumped = self._dialect.lower_bumped(self._engine, ids, token) if lowered < len(ids) else 0
         return lowered, bumped
 
+    def note_generations(self, db: Database, flags: Sequence[Claimed]) -> None:
+        """Note with flags of a claim which generation it saw, where they are ours still; the commit tells who waits for them."""
+        found = self._dialect.generations(db, [flag.id for flag in flags], flags[0].token)
+        for flag in flags:
+            flag.generation = found.get(flag.id)
+
     def pass_on(self, db: Database, claimed: Claimed) -> None:
         """Where a schedule raised a flag again that ran for it before, leave it with what this run did not stand for."""
         ours = (Flag.id == claimed.id) & (Flag.claim_token == claimed.token) & (Flag.generation > Flag.claimed_generation)
@@ -201,15 +212,21 @@ class Store:
         """Return the claims of these kinds that a consumer has."""
         return {token for kind, token in self._dialect.claims_of(self._engine, consumer) if kind in kinds}
 
-    def settle_within(self, claimed: Claimed, lower_row: Callable[[Database], None] | None) -> str:
+    def settle_within(
+        self, claimed: Claimed, lower_row: Callable[[Database], None] | None, write: Callable[[Database], None] | None = None
+    ) -> str:
         """Lower one flag in the transaction open on the site's connection; return ``lowered``, or ``again`` where it was bumped.
 
+        :param write: writes the line of history that its result is kept with.
         :raises ClaimLost: where the flag is no longer ours, so that the transaction rolls back.
         """
         self.connections.files.check()
         site, id, token = self.connections.site, claimed.id, claimed.token
         if claimed.rare.intended is not None:
             self.pass_on(site, claimed)
+        if write is not None:
+            self.note_generations(site, [claimed])
+            write(site)
         if self._dialect.lower(site, [id], token):
             if lower_row:
                 lower_row(site)

@@ -18,6 +18,10 @@ class Demand:
 
     def __init__(self) -> None:
         self.hungry = SATED
+        self.called = False
+        """Whether somebody has said since the last turn began that there may be more to claim, of whatever kind."""
+        self.ended = False
+        """Whether the lane stops."""
         self.lingers = False
         """Whether a sweep waits for the next call, under the lane's lock."""
         self.posts = 0
@@ -26,7 +30,6 @@ class Demand:
         self._attending = 0
         self._asked = False
         self._lingering = False
-        self._ended = False
         self._posted = threading.Condition()
         self._retry_at = 0.0
 
@@ -43,12 +46,12 @@ class Demand:
 
     def call(self) -> None:
         """Say to whoever attends that there may be more to claim."""
-        self.hungry = HUNGRY
+        self.hungry, self.called = HUNGRY, True
         self.post()
 
     def end(self) -> None:
         """Say that the lane stops: nobody lingers any more."""
-        self._ended = True
+        self.ended = True
         self.call()
 
     def lose(self) -> None:
@@ -59,7 +62,7 @@ class Demand:
 
     def sate(self) -> None:
         """Begin a turn: it looks for itself."""
-        self.hungry = SATED
+        self.hungry, self.called = SATED, False
 
     def want(self, more: int) -> None:
         """Say how soon the next claim is worth its transaction, at the latest."""
@@ -90,7 +93,7 @@ class Demand:
         try:
             while True:
                 seen = self.posts
-                if self._ended or self.hungry != SATED or has_done():
+                if self.ended or self.hungry != SATED or has_done():
                     return True
                 self.read(seen, None)
         finally:

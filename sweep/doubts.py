@@ -25,6 +25,8 @@ class Doubts:
         """Those in doubt, by their names. The gate is to hear of them, so the next turn does not wait."""
         self.failing: Counter[str] = Counter()
         """How many have failed since a success, or since the gate was asked."""
+        self.collected: frozenset[str] = frozenset()
+        """Those of which the turn has collected the failures: their gates are asked."""
         self._names = names
         self._most = most
         self._patience: dict[str, int] = {}

@@ -154,7 +154,8 @@ class Gatekeeper:
         now = breaker.abreast(state, now)
         if state.outage is not None and grant.name not in self._restarted:
             state = breaker.restarted(state, now)
-        self.known.breakers[grant.name] = grant.state = state
+        grant.state = state
+        self.known.learn(grant.name, state)
         if state.outage is None:
             self._restarted.add(grant.name)
             return True
@@ -187,9 +188,9 @@ class Gatekeeper:
         if not limits:
             return {}
         values = limits.taking(grant.row, now, len(taken))
+        took, taken_at = Took(values.get("taken"), values.get("day")), None if limits.rate is None else now
         for claimed in taken:
-            claimed.took = Took(values.get("taken"), values.get("day"))
-            claimed.taken_at = None if limits.rate is None else now
+            claimed.took, claimed.taken_at = took, taken_at
         return values
 
     def choose(self, grant: Grant, kind: str, priority: int, now: int) -> list[int]:
@@ -357,7 +358,7 @@ class Gatekeeper:
             state = breaker.unanswered(state, flag, now)
         if event is not None or (before == FRESH) != (state == FRESH):
             bump(self._engine, "gate")  # Others note their successes from now on, too, or need not any more.
-        self.known.breakers[name] = state
+        self.known.learn(name, state)
         if event is not None:
             if event == breaker.OUTAGE_BEGAN:
                 self.known.shut.add((name, ""))

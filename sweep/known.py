@@ -105,20 +105,25 @@ class Known:
     def _read(self, name: str, row: Mapping[str, Any], now: int, first: bool) -> None:
         """Take note of a kind's breaker, and of limits that are used up.
 
-        Where another consumer has just opened the breaker, what has not started waits, too. What a wrong clock has written of
-        limits, a claim must ask for: it sets them right.
+        What a wrong clock has written of limits, a claim must ask for: it sets them right.
 
         :param first: nothing was read before, and nothing claimed.
         """
         if row["breaker"] or name in self.breakers:
-            state = Breaker.parse(row["breaker"])
-            if not first and self._breakers_on and state.outage is not None and not self.has_outage(name):
-                self.shut.add((name, ""))
-            self.breakers[name] = state
+            self.learn(name, Breaker.parse(row["breaker"]), first)
         if limits := self._limits.get(name):
             opens = limits.opens_at(row, now)
             if opens is not None and not changed(limits.taking(row, now, 0), row):
                 self.wait(name, now, opens)
+
+    def learn(self, name: str, state: Breaker, first: bool = False) -> None:
+        """Take note of a kind's breaker as its row has it, wherever that was read.
+
+        Where another consumer has just opened it, what has not started waits, too.
+        """
+        if not first and self._breakers_on and state.outage is not None and not self.has_outage(name):
+            self.shut.add((name, ""))
+        self.breakers[name] = state
 
     def _closed_by_rows(self, now: int) -> dict[str, tuple[Closing | None, Closing | None]]:
         """Return what hands and handlers have shut, by kind, as it was last read."""

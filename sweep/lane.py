@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..config import Clock
+from ..config import TASKS, Clock
 from ..databases.pacer import Pacer
 from ..handlers import Handler
 from ..models import AWAY
@@ -50,6 +50,7 @@ class Shared:
     :param force: sweep what is paused, too.
     :param crew: shares out threads.
     :param on_outage: called with a kind, ``began`` or ``ended``, and why.
+    :param tasks: how many flags of async handlers run at the same time, by lane.
     """
 
     store: Store
@@ -63,6 +64,7 @@ class Shared:
     force: bool = False
     crew: Crew = field(default_factory=lambda: Crew(sys.maxsize))
     on_outage: OnOutage = lambda kind, event, why: None
+    tasks: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -125,6 +127,9 @@ class Lane:
         patience = {each.kind: each.options.breaker for each in handlers.values() if shared.breakers and each.options.breaker}
         pool.doubts = Doubts({kind: each.kind for kind, each in handlers.items()}, patience)
         pool.by_turns = frozenset(kind for kind, each in handlers.items() if each.options.per is not None)
+        in_loop = frozenset(kind for kind, each in handlers.items() if each.is_async)
+        if in_loop:
+            pool.have_loop(shared.tasks.get(name, TASKS), in_loop, len(in_loop) == len(handlers))
         pool.is_urgent = lambda: bool(self.gates.known.shut)
         self.claimer = Claimer(handlers, self._store, pool, self._pacer, self._member, self._parts, self.discovery, self.gates)
         self.settler = Settler(handlers, self._store, self._parts, self.discovery, shared.on_dead, shared.thorough)
@@ -248,7 +253,7 @@ class Lane:
             claimed = self._claim_alone(most_urgent_first(due))
         finally:
             self._turns.release()
-        if len(claimed) != 1 or claimed[0].suspect or self.demand.hungry != SATED or not self.pool.has_threads():
+        if len(claimed) != 1 or claimed[0].suspect or self.demand.hungry != SATED or not self.pool.has_threads(claimed[0].kind):
             self.demand.call()
         return True
 
@@ -295,7 +300,7 @@ class Lane:
     def _turn(self, total: Counter[str]) -> bool:
         """Settle what is done and claim the next, in one transaction; return whether there was anything to do."""
         with self._turns:
-            self.demand.sate()
+            self.pool.sate()
             fresh, now = self.pool.collect(), self._clock.now()
             outcomes = fresh + self.settler.no_longer_held()
             recalled = self._no_longer_wanted()
@@ -340,7 +345,7 @@ class Lane:
             if self._wants_more() and (outcomes or turn.found or doubted):
                 due = self.claimer.due(turn.now)
             claimed = self.claimer.claim(due, turn.now)
-            self.gates.free(self.pool.slots.in_hand + _in_hand(claimed, self.pool.slots), self._member.id)
+            self.gates.free(self.pool.slots.in_hand + self.pool.slots.sums(claimed), self._member.id)
             tally = self._count(_of_those_that_ran(outcomes, others), settled, turn.now)
         self.gates.committed()
         # Only now: a commit whose answer was lost may have taken place. Then flags are claimed that nobody would ever run.
@@ -391,10 +396,6 @@ def _of_those_that_ran(outcomes: list[Done], others: list[Done]) -> list[Done]:
     if not any(outcome is NOT_STARTED or outcome is EXPIRED for _, outcome, _ in others):
         return outcomes
     return [done for done in outcomes if done[1] is not NOT_STARTED and done[1] is not EXPIRED]
-
-
-def _in_hand(claimed: list[Claimed], slots: Slots) -> Counter[str]:
-    return Counter(slots.names[each.kind] for each in claimed if each.kind in slots.names) if slots.names else Counter()
 
 
 def group_of(lane: str, kinds: Iterable[str]) -> str:

@@ -34,8 +34,13 @@ class Notices:
         self._queue.put(news)
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=f"flagsweep-{self._to}", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name=f"flagsweep-{self._to}", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:  # Python 3.12 starts none any more while the interpreter ends.
+                    log.error("%s was not called with %s: %s", self._to, news[:2], error)
+                    return
+                self._thread = thread
 
     def flush(self, timeout: float = 10.0) -> None:
         """Wait until all that has happened so far has been told, at most ``timeout`` seconds."""

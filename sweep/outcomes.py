@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass
 
@@ -34,6 +35,10 @@ class Outcome:
     closes = False
     """Whether all others of its kind, or its bucket, wait as long as this flag."""
 
+    def kept(self) -> str | None:
+        """Return what is kept with its line of history, as JSON, where its kind keeps results."""
+        return None
+
     def lowers(self, handler: Handler) -> bool:
         """Return whether the flag comes down."""
         return False
@@ -62,9 +67,17 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Lowered(Outcome):
-    """The work is done. ``row`` is the own row whose column comes down with the flag."""
+    """The work is done.
+
+    :param row: the own row whose column comes down with the flag.
+    :param result: what the handler returned, as JSON, where its kind keeps results.
+    """
 
     row: Row | None = None
+    result: str | None = None
+
+    def kept(self) -> str | None:
+        return self.result
 
     def lowers(self, handler: Handler) -> bool:
         return True
@@ -101,6 +114,10 @@ class Failed(Outcome):
     fingerprint: str | None = None
     counted = "failed"
 
+    def kept(self) -> str:
+        of = type(self.exception)
+        return json.dumps({"exception": f"{of.__module__}.{of.__qualname__}", "error": self.error})
+
     def step(self, handler: Handler, claimed: Claimed, now: int) -> Step:
         attempts, forgiven = claimed.before + 1, claimed.attempts - claimed.before
         if self.final or attempts >= handler.options.max_attempts:
@@ -127,6 +144,12 @@ class Snoozed(Outcome):
         due, attempts = now + int(self.delay * SECOND), claimed.before
         made_good = 0 if claimed.strikes is None else claimed.attempts - 1
         return Step("waiting", attempts, due, attempts, due, earlier=True, strikes=made_good)
+
+
+class CutOff(Snoozed):
+    """The consumer could wait no longer and cancelled it: what was still to do is done by whoever claims it next."""
+
+    again = "released"
 
 
 @dataclass(frozen=True)
@@ -191,6 +214,22 @@ class NotStarted(Outcome):
 DONE = Lowered()
 EXPIRED = Expired()
 NOT_STARTED = NotStarted()
+CUT_OFF = CutOff(0.0)
+
+
+def succeeded(claimed: Claimed, outcome: Outcome, took: float) -> Event:
+    """Return the line of history of a success.
+
+    :param took: seconds that the handler ran.
+    """
+    return attempted(claimed, outcome, "succeeded", "", took)
+
+
+def attempted(claimed: Claimed, outcome: Outcome, event: str, reason: str, took: float) -> Event:
+    """Return the line of history of an attempt; with what is kept of it, where its kind keeps results."""
+    ran = (claimed.attempts + 1, int(took * SECOND))
+    kept = () if claimed.generation is None else (claimed.generation, claimed.consumer, outcome.kept())
+    return Event(claimed.id, claimed.kind, claimed.key, event, reason, *ran, *kept)
 
 
 def _lowered_after(handler: Handler) -> OwnRows | None:

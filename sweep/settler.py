@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
 
-from ..config import SECOND
 from ..handlers import Handler
 from ..logs import describe, headline
 from ..models import AWAY, Event, record
 from ..schedules.book import Book
 from .claims import NO_RARE, Claimed, Store
 from .discovery import Discovery
-from .outcomes import DONE, NOT_STARTED, Failed, Outcome
+from .outcomes import DONE, NOT_STARTED, Failed, Lowered, Outcome, attempted, succeeded
 from .parts import HELD, Parts
 
 log = logging.getLogger("flagsweep")
@@ -84,7 +83,8 @@ class Settler:
         self._on_dead = on_dead
         self._keep_error = keep_error
         self._book = Book(store.connections)
-        self._kept = {kind for kind, handler in handlers.items() if handler.options.history}
+        self._results = {kind for kind, handler in handlers.items() if handler.options.result}
+        self._kept = {kind for kind, handler in handlers.items() if handler.options.history} | self._results
         self._held: list[Done] = []
         self._held_until = 0.0
 
@@ -133,12 +133,17 @@ class Settler:
     def _settle(self, outcomes: list[Done], now: int) -> Settlement:
         settled = Settlement()
         lowered: dict[int, list[Claimed]] = defaultdict(list)
-        rest, unstarted, kept = [], [], self._kept
+        rest, unstarted, events, kept = [], [], [], self._kept
+        if self._results:
+            self._note_generations(outcomes)
         for done in outcomes:
             claimed, outcome, _ = done
             only_lowered = outcome is DONE and not (kept and claimed.kind in kept)
             if only_lowered and (claimed.rare is NO_RARE or claimed.rare.schedule is None):
                 lowered[claimed.token].append(claimed)
+            elif kept and claimed.generation is not None and _returned(claimed, outcome):
+                lowered[claimed.token].append(claimed)
+                events.append(succeeded(claimed, outcome, done[2]))
             elif outcome is NOT_STARTED:
                 unstarted.append(claimed)
             else:
@@ -150,9 +155,8 @@ class Settler:
         if unstarted:
             released = self._store.give_back(unstarted, now)
             settled.counts.update(released=released, lost=len(unstarted) - released)
-        events = []
         for claimed, outcome, took in rest:
-            how, tell = self._settle_one(claimed, outcome, now)
+            how, outcome, tell = self._settle_one(claimed, outcome, now)
             settled.counts[how] += 1
             settled.news.append(tell)
             if how != "lost":
@@ -166,13 +170,23 @@ class Settler:
 
     def _events(self, claimed: Claimed, outcome: Outcome, how: str, took: float) -> list[Event]:
         """Return the line of history of an attempt, where it has one that the outcome does not write itself."""
-        ran = (claimed.attempts + 1, int(took * SECOND))
         if outcome.error is not None and how in ("again", "dead"):
             event = "dead" if how == "dead" else "failed"
-            return [Event(claimed.id, claimed.kind, claimed.key, event, headline(outcome.error)[:REASON], *ran)]
-        if outcome.counted == DONE.counted and self._handlers[claimed.kind].options.history:
-            return [Event(claimed.id, claimed.kind, claimed.key, "succeeded", "", *ran)]
-        return []
+            return [attempted(claimed, outcome, event, headline(outcome.error)[:REASON], took)]
+        if outcome.counted != DONE.counted or claimed.kind not in self._kept:
+            return []
+        if outcome.settled is not None and claimed.kind in self._results:
+            return []  # Its own transaction has written it.
+        return [succeeded(claimed, outcome, took)]
+
+    def _note_generations(self, outcomes: list[Done]) -> None:
+        """Note with flags whose results are kept which generation their runs have seen: once they are settled nobody knows."""
+        by_token: dict[int, list[Claimed]] = defaultdict(list)
+        for claimed, outcome, _ in outcomes:
+            if claimed.kind in self._results and outcome is not NOT_STARTED and outcome.settled is None:
+                by_token[claimed.token].append(claimed)
+        for flags in by_token.values():
+            self._store.note_generations(self._connections.engine, flags)
 
     def _settle_each(self, outcomes: list[Done], now: int) -> Settlement:
         """Settle one by one, since together they could not be: the flag to blame has failed, all others count."""
@@ -199,14 +213,16 @@ class Settler:
         log.error("%s (flag %d) cannot be settled, it stays claimed: %s", claimed.kind, claimed.id, headline(describe(error)))
         return Settlement(Counter(lost=1))
 
-    def _settle_one(self, claimed: Claimed, outcome: Outcome, now: int) -> tuple[str, Callable[[], None]]:
+    def _settle_one(self, claimed: Claimed, outcome: Outcome, now: int) -> tuple[str, Outcome, Callable[[], None]]:
+        """Settle a flag; return how, by which outcome in the end, and what tells of it."""
         if outcome.settled is not None:
-            return outcome.settled, _nothing
+            return outcome.settled, outcome, _nothing
         handler = self._handlers[claimed.kind]
         if outcome.lowers(handler):
             try:
                 with self._connections.undoable():
-                    return self._lower(claimed, outcome, handler, now)
+                    how = self._lower(claimed, outcome, handler, now)
+                return how, outcome, partial(outcome.tell, claimed, how)
             except Exception as error:  # A trigger, a constraint: this row cannot be lowered, and holds up no other.
                 if not self._connections.dialect.in_transaction(self._connections.engine):
                     raise
@@ -217,16 +233,15 @@ class Settler:
         step = outcome.step(handler, claimed, now)
         state = self._store.settle_one(claimed.id, claimed.token, step, now)
         how = {None: "lost", "dead": "dead"}.get(state, outcome.again)
-        return how, lambda: self._tell(claimed, outcome, how, step.due - now)
+        return how, outcome, partial(self._tell, claimed, outcome, how, step.due - now)
 
-    def _lower(self, claimed: Claimed, outcome: Outcome, handler: Handler, now: int) -> tuple[str, Callable[[], None]]:
+    def _lower(self, claimed: Claimed, outcome: Outcome, handler: Handler, now: int) -> str:
         if claimed.rare.intended is not None:
             self._store.pass_on(self._connections.engine, claimed)
         gone, bumped = self._store.lower([claimed.id], claimed.token)
         if gone:
             outcome.lower_row(self._connections, handler, claimed, now)
-        how = outcome.lowered if gone else "again" if bumped else "lost"
-        return how, lambda: outcome.tell(claimed, how)
+        return outcome.lowered if gone else "again" if bumped else "lost"
 
     # Once it has committed.
 
@@ -249,6 +264,11 @@ class Settler:
         log.warning("%s (flag %d) attempt %d failed, %s: %s", claimed.kind, claimed.id, attempt, after, headline(outcome.error))
         if how == "dead":
             self._on_dead(claimed, outcome.error)
+
+
+def _returned(claimed: Claimed, outcome: Outcome) -> bool:
+    """Return whether a success may be lowered together with others of its claim, though its result is kept."""
+    return type(outcome) is Lowered and outcome.row is None and claimed.rare.schedule is None
 
 
 def _nothing() -> None:

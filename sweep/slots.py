@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, defaultdict, deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 
 from ..databases.connections import Connections
-from .claims import Claimed
+from .claims import KIND, Claimed
+
+
+class _Limit:
+    """What runs of the kinds that share a limit, and what waits for that."""
+
+    __slots__ = ("name", "running", "waiting")
+
+    def __init__(self, name: str):
+        self.name = name
+        self.running = 0
+        self.waiting: deque[Claimed] = deque()
 
 
 class Slots:
@@ -22,45 +33,55 @@ class Slots:
         self.in_hand: Counter[str] = Counter()
         """How many flags were given and not collected yet."""
         self._most = most
-        self._running: Counter[str] = Counter()
-        self._waiting: dict[str, deque[Claimed]] = defaultdict(deque)
+        limits = {name: _Limit(name) for name in names.values()}
+        self._limits = {kind: limits[name] for kind, name in names.items()}
         self._lock = threading.Lock()
 
     def begin(self, claimed: Claimed) -> bool:
         """Return whether a flag may start; if not, it waits here."""
-        name = self.names[claimed.kind]
+        limit = self._limits[claimed.kind]
         with self._lock:
-            if self._running[name] < max(1, self._most.get(name, 1)):
-                self._running[name] += 1
+            if limit.running < (self._most.get(limit.name) or 1):
+                limit.running += 1
                 return True
-            self._waiting[name].append(claimed)
+            limit.waiting.append(claimed)
             return False
 
     def end(self, claimed: Claimed) -> Claimed | None:
         """Take note that a flag has ended; return the next one that may try, or None."""
-        name = self.names[claimed.kind]
+        limit = self._limits[claimed.kind]
         with self._lock:
-            self._running[name] -= 1
-            return self._waiting[name].popleft() if self._waiting[name] else None
+            limit.running -= 1
+            return limit.waiting.popleft() if limit.waiting else None
 
     def count(self, flags: Iterable[Claimed], by: int) -> None:
         """Take note that flags were given, or are no longer in hand."""
-        if self.names:
-            for claimed in flags:
-                if claimed.kind in self.names:
-                    self.in_hand[self.names[claimed.kind]] += by
+        for name, number in self.sums(flags).items():
+            self.in_hand[name] += by * number
+
+    def sums(self, flags: Iterable[Claimed]) -> Counter[str]:
+        """Return how many of these flags are of each limited kind; all are counted by kind first, which costs less."""
+        sums: Counter[str] = Counter()
+        for kind, number in Counter(map(KIND, flags)).items() if self.names else ():
+            if kind in self.names:
+                sums[self.names[kind]] += number
+        return sums
 
     def recall(self) -> list[Claimed]:
         """Return what waits here."""
         with self._lock:
-            flags = [claimed for waiting in self._waiting.values() for claimed in waiting]
-            self._waiting.clear()
+            flags = self._all_waiting()
+            for limit in self._limits.values():
+                limit.waiting.clear()
             return flags
 
     def waiting(self) -> list[Claimed]:
         """Return what waits here, and leave it."""
         with self._lock:
-            return [claimed for waiting in self._waiting.values() for claimed in waiting]
+            return self._all_waiting()
+
+    def _all_waiting(self) -> list[Claimed]:
+        return [claimed for limit in {*self._limits.values()} for claimed in limit.waiting]
 
 
 class Holds:

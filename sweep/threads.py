@@ -6,30 +6,30 @@ import logging
 import sys
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from operator import attrgetter
 from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
-from ..config import SECOND
-from ..logs import Seldom
 from .blackbox import crash_stack
-from .claims import Claimed
-from .demand import HUNGRY, WHEN_FREE, Demand
-from .doubts import Doubts
+from .claims import KIND, Claimed
+from .demand import HUNGRY, SATED
+from .in_hand import InHand, LaneThread, Places, Starting
 from .member import Member
 from .outcomes import DONE, NOT_STARTED, Outcome
 from .perform import Performer
-from .slots import Slots
+
+if TYPE_CHECKING:
+    from .loop import EventLoop
 
 log = logging.getLogger("flagsweep")
 
-KIND = attrgetter("kind")
 
-
-class Pool:
+class Pool(InHand, Places):
     """The threads of one lane: they take claimed flags one by one and keep the outcomes for the sweep.
+
+    Flags of async handlers it hands on to the lane's event loop, which has places of its own.
 
     :param threads: how many; 0 performs in the thread that waits, for a database that only one thread can see.
     :param member: the consumer; in its box each thread writes down what it runs.
@@ -46,47 +46,38 @@ class Pool:
     START = 10.0
     """Seconds after which a thread will not start any more: where memory ends within a new one, Python waits for it for ever."""
 
-    LATE = 0.1
-    """Seconds after which a flag that took of a rate and has not begun is given back: it would come beside those of later."""
-
     def __init__(self, name: str, threads: int, performer: Performer, member: Member):
+        # Python reads attributes of an object that has 30 or more of them by a longer way: a cost for each flag.
+        InHand.__init__(self, performer, member)
+        Places.__init__(self, max(1, threads))
         self.name = name
-        self.size = max(1, threads)
-        self.outstanding = 0
-        self.demand = Demand()
-        self.stopping = False
-        self.running: dict[int, Claimed] = {}
-        """What each thread runs just now."""
         self.is_inline = threads == 0
         """Whether there are none, and whoever waits performs."""
-        self._performer = performer
-        self._member = member
-        self._todo: deque[Claimed] = deque()
-        self._parked: deque[Claimed] = deque()
-        """What must not start yet: a suspect beside another, or a flag that a thread still runs."""
-        self._done: deque[tuple[Claimed, Outcome, float]] = deque()
-        self._runs: dict[int, int] = {}
-        """The thread that runs each flag: others may have freed a claim of which it does not know yet that it is lost."""
-        self._first_done = 0.0
-        self._low_water = 0
-        self._asked = False
+        self.loop: EventLoop | None = None
+        """Where async handlers run, in a lane that has any."""
+        self._sorts = [self]
         self._work: SimpleQueue[bool] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._leaving = threading.Lock()
         self._pace: dict[str, float] = {}
-        self._starting: float | None = None
-        self._lacking = Seldom()
+        self._starting = Starting()
         self._closed = False
-        self.slots = Slots({}, {})
-        """The limits of kinds within this consumer."""
-        self.doubts = Doubts({}, {})
-        """Kinds of which no flag is to start until their gates have heard of those that failed."""
-        self._asked_of: frozenset[str] = frozenset()
-        """Those of which the turn has collected the failures."""
         self.by_turns: frozenset[str] = frozenset()
         """Kinds whose buckets take turns."""
         self.is_urgent: Callable[[], bool] = lambda: False
         """Whether something that was given must be given back, so that the next turn is not to wait."""
+
+    def have_loop(self, tasks: int, kinds: frozenset[str], alone: bool) -> None:
+        """Run flags of async handlers in an event loop.
+
+        :param tasks: how many may run at the same time.
+        :param kinds: those whose handlers are async.
+        :param alone: whether the lane has no others.
+        """
+        from .loop import EventLoop  # With all of asyncio: 4 MiB that only a lane with such handlers takes.
+
+        self.loop = EventLoop(self.name, tasks, kinds, self, self._performer, self._member)
+        self._sorts = [self.loop] if alone and not self.is_inline else [self, self.loop]
 
     # For the sweep.
 
@@ -102,78 +93,102 @@ class Pool:
             self._work.put(True)  # Those that wait for work see that they are too many.
         self.demand.call()
 
-    def free_threads(self) -> int:
-        """Return how many threads have nothing to do, and nothing that they would take next."""
-        return self.size - len(self.running) - len(self._todo) - len(self.doubts)
+    def places_of(self, kind: str) -> Places:
+        """Return where flags of a kind run: in the lane's threads, or in its event loop."""
+        return self.loop if self.loop is not None and kind in self.loop.kinds and not self.is_inline else self
+
+    def free_places(self, kind: str) -> int:
+        """Return how many threads, or tasks, have nothing to do, and nothing that they would take next."""
+        places = self.places_of(kind)
+        return places.size - len(places.running) - len(places.todo) - self._doubted(places)
 
     def room(self, kind: str) -> int:
-        """Return how many flags of a kind would be started within ``AHEAD``; its pace unknown: how many threads are free."""
-        free = self.size - len(self.running)
+        """Return how many flags of a kind would be started within ``AHEAD``; its pace unknown: how many places are free."""
+        places = self.places_of(kind)
+        free = places.size - len(places.running)
         pace = self._pace.get(kind)
         ahead = self.TURN if kind in self.by_turns else self.AHEAD
-        return int(free if pace is None else max(free, self.size * ahead / pace)) - len(self._todo) - len(self.doubts)
+        room = int(free if pace is None else max(free, places.size * ahead / pace))
+        return room - len(places.todo) - self._doubted(places)
+
+    def _doubted(self, places: Places) -> int:
+        """Return how many flags that would take such places wait until their gates have heard of failures."""
+        if self.loop is None or not self.doubts:
+            return len(self.doubts)
+        return sum(1 for claimed in self.doubts.waiting() if self.places_of(claimed.kind) is places)
+
+    def sate(self) -> None:
+        """Begin a turn: it looks for itself."""
+        for places in self._sorts:
+            places.wants = SATED
+        self.demand.sate()
+
+    def want(self, kind: str, more: int) -> None:
+        """Say how soon the next claim of a kind is worth its transaction, at the latest."""
+        places = self.places_of(kind)
+        places.wants = max(places.wants, more)
+        self.demand.want(more)
 
     def give(self, flags: list[Claimed]) -> None:
         """Hand over claimed flags."""
         self.outstanding += len(flags)
         self.slots.count(flags, 1)
-        self._todo.extend(flags)
-        self._low_water = len(self._todo) // 2
+        if self.loop is not None and not self.is_inline:
+            flags = self.loop.take_its_own(flags)
+        self.line_up(flags)
         if flags and not self.is_inline:
             expected = sum(count * self._pace.get(kind, self.CHUNK) for kind, count in Counter(map(KIND, flags)).items())
             self._wake(min(len(flags), 1 + int(expected / self.CHUNK)))
 
-    def has_threads(self) -> bool:
-        """Return whether there is a thread that takes what was given: the system may have had none to spare."""
-        return bool(self._threads)
+    def _give_first(self, flags: list[Claimed]) -> None:
+        """Have flags start before all others."""
+        for claimed in reversed(flags):
+            self.places_of(claimed.kind).todo.appendleft(claimed)
+        if flags and not self.is_inline:
+            self._wake(min(len(flags), len(self.todo)))
+            if self.loop is not None:
+                self.loop.wake()
 
-    def collect(self) -> list[tuple[Claimed, Outcome, float]]:
-        """Return the outcomes so far, with the seconds that each took."""
-        self._asked_of, take = self.doubts.kinds, self._done.popleft
-        done = [take() for _ in range(len(self._done))]  # Nobody else takes of them.
-        self._asked = False
-        self.outstanding -= len(done)
-        self.slots.count((claimed for claimed, *_ in done), -1)
-        return done
+    def has_threads(self, kind: str) -> bool:
+        """Return whether there is a thread that takes flags of a kind: the system may have had none to spare."""
+        return bool(self._threads) if (places := self.places_of(kind)) is self else places.has_thread()  # type: ignore[attr-defined]
 
-    def put_back(self, done: list[tuple[Claimed, Outcome, float]]) -> None:
-        """Keep outcomes that could not be settled now."""
-        self._done.extendleft(reversed(done))
-        self.outstanding += len(done)
-        self.slots.count((claimed for claimed, *_ in done), 1)
+    def cut_off(self) -> bool:
+        """Cancel async handlers that still run, so that their flags are free again; return whether there were any."""
+        return self.loop is not None and self.loop.cut_off()
+
+    def under_way(self) -> list[Claimed]:
+        """Return what runs just now."""
+        return [claimed for places in (self, self.loop) if places is not None for claimed in list(places.running.values())]
 
     def let_start(self, has_heard: Callable[[str], bool]) -> None:
         """Let those start that waited until the gates of their kinds have heard of the failures that were collected, and which
         stayed open."""
-        if not (self._asked_of or self.doubts):
-            return
-        flags = self.doubts.answered(frozenset(name for name in self._asked_of if has_heard(name)))
-        self._todo.extendleft(reversed(flags))
-        if flags and not self.is_inline:
-            self._wake(len(flags))
+        self._give_first(self._answered(has_heard))
 
     def recall(self, unwanted: Callable[[Claimed], bool] = lambda claimed: True) -> list[Claimed]:
         """Return what was given, has not started and is unwanted."""
         flags = self.slots.recall()
-        with suppress(IndexError):
-            while True:
-                flags.append(self._todo.pop() if self._todo else self._parked.pop())
+        for given in (*(places.todo for places in self._sorts), self._parked):
+            with suppress(IndexError):
+                while True:
+                    flags.append(given.pop())
         kept = [claimed for claimed in reversed(flags) if not unwanted(claimed)]
         flags = [claimed for claimed in flags if unwanted(claimed)] + self.doubts.recall(unwanted)
-        self._todo.extend(kept)
+        for claimed in kept:
+            self.places_of(claimed.kind).todo.append(claimed)
+        if self.loop is not None and kept:
+            self.loop.wake()
         self.outstanding -= len(flags)
         self.slots.count(flags, -1)
         return flags
 
-    def has_done(self) -> bool:
-        """Return whether there are outcomes."""
-        return bool(self._done)
-
     def tokens(self) -> set[int]:
         """Return the claims of the flags it has; one that a thread takes at this instant may be missing."""
-        running = list(self.running.values())
+        running = self.under_way()
         done = [claimed for claimed, *_ in self._done.copy()]
-        waiting = (*self._todo.copy(), *self._parked.copy(), *self.slots.waiting(), *self.doubts.waiting())
+        todo = [claimed for places in self._sorts for claimed in places.todo.copy()]
+        waiting = (*todo, *self._parked.copy(), *self.slots.waiting(), *self.doubts.waiting())
         return {claimed.token for claimed in (*waiting, *running, *done)}
 
     def learn(self, kind: str, count: int, spent: float) -> None:
@@ -183,7 +198,6 @@ class Pool:
 
     def stop(self) -> None:
         """Have whoever waits give back what has not started."""
-        self.stopping = True
         self.demand.end()
 
     def wait(self) -> None:
@@ -200,14 +214,18 @@ class Pool:
             if self._has_stuck():
                 # Measured, and not left to a quiet moment: beside a busy site there may be none.
                 if time.monotonic() - woke >= self.CHUNK:
-                    self._wake(min(len(self._todo), self.size - len(self.running)))
+                    self._wake(min(len(self.todo), self.size - len(self.running)))
+                    if self.loop is not None:
+                        self.loop.wake()
                     woke = time.monotonic()
             elif quiet and not self._done:
                 return None
 
     def _has_stuck(self) -> bool:
         """Return whether flags wait behind others although a thread is free for them."""
-        return bool(self._todo) and len(self.running) < self.size
+        if self.loop is not None and self.loop.lacks_thread():
+            return True
+        return bool(self.todo) and len(self.running) < self.size
 
     def trouble(self, stuck_after: float | None) -> str | None:
         """Return why no flag of this lane will be done any more, or None.
@@ -216,13 +234,12 @@ class Pool:
         """
         if not self._closed and any(thread.ident is not None and not thread.is_alive() for thread in self._threads):
             return "a thread died"
-        now, starting = time.monotonic(), self._starting
-        if starting is not None and now - starting >= self.START:
+        if self._starting.takes(self.START):
             return f"a thread has not started within {self.START:g} s"
-        since = [claimed.began for claimed in list(self.running.values())]
+        now, since = time.monotonic(), [claimed.began for claimed in list(self.running.values())]
         if stuck_after is not None and len(since) >= self.size and all(now - began >= stuck_after for began in since):
             return f"all its handlers run for more than {stuck_after:g} s"
-        return None
+        return None if self.loop is None else self.loop.trouble(stuck_after)
 
     def close(self, timeout: float = 1.0) -> None:
         """Let the threads end and wait for them, at most ``timeout`` seconds."""
@@ -235,6 +252,8 @@ class Pool:
         for thread in threads:
             if thread.ident is not None:  # Ctrl-C may have come while it was started.
                 thread.join(max(0.0, limit - time.monotonic()))
+        if self.loop is not None:
+            self.loop.close(max(0.0, limit - time.monotonic()))
 
     def _is_ready(self) -> bool:
         done = len(self._done)
@@ -245,9 +264,12 @@ class Pool:
             or (done and time.monotonic() - self._first_done >= self.GROUP)
         ):
             return True
-        if self.demand.hungry == HUNGRY:
-            return len(self._todo) <= self._low_water or self.stopping
-        return self.demand.hungry == WHEN_FREE and len(self.running) + len(self._todo) < self.size
+        hungry = self.demand.hungry
+        if hungry == SATED:
+            return False
+        if hungry == HUNGRY and self.demand.ended:
+            return True
+        return any(places.is_ready(self.demand.called) for places in self._sorts)
 
     def _patience(self) -> float:
         if self._has_stuck():
@@ -261,9 +283,9 @@ class Pool:
     def _wake(self, count: int) -> None:
         idle = len(self._threads) - len(self.running)
         for _ in range(min(count - idle, self.size - len(self._threads))):
-            thread = threading.Thread(target=self._run, name=f"flagsweep-{self.name}-{len(self._threads) + 1}", daemon=True)
+            thread = LaneThread(target=self._run, name=f"flagsweep-{self.name}-{len(self._threads) + 1}", daemon=True)
             self._threads.append(thread)
-            self._starting = time.monotonic()
+            self._starting.since = time.monotonic()
             try:
                 thread.start()
             except (RuntimeError, MemoryError) as error:  # The system has no more: who waits for this lane tries again.
@@ -271,12 +293,12 @@ class Pool:
                 self._tell_of(error)
                 break
             finally:
-                self._starting = None
+                self._starting.since = None
         for _ in range(count):
             self._work.put(True)
 
     def _tell_of(self, error: Exception) -> None:
-        if self._lacking.may_tell():
+        if self._starting.told.may_tell():
             log.error("lane %s goes on with %d threads for now: %s", self.name, len(self._threads), error)
         if not self._threads:
             time.sleep(0.1)  # Nobody else does this lane's work: no need to ask without a pause.
@@ -288,7 +310,7 @@ class Pool:
         while self._work.get():
             self._perform_in_turns(slot) if self._performer.turns else self._perform_all(slot)
             self._performer.store.connections.close_thread()
-            if self._todo:
+            if self.todo:
                 self._work.put(True)  # One too many leaves that to others, which may wait for work.
             if self._leaves(slot):
                 return
@@ -311,7 +333,7 @@ class Pool:
 
     def _perform_in_turns(self, slot: int | None) -> None:
         """Perform one flag after the other, and give the site's connection back in between: other threads have none."""
-        while self._todo and not self._is_surplus():
+        while self.todo and not self._is_surplus():
             with self._performer.turns, self._performer.store.connections.spare.performing():  # type: ignore[union-attr]
                 self._perform_some(slot, 1)
 
@@ -320,7 +342,7 @@ class Pool:
             self._perform_some(slot, sys.maxsize)
 
     def _perform_some(self, slot: int | None, most: int) -> None:
-        me, todo, running, runs, done = threading.get_ident(), self._todo, self.running, self._runs, self._done
+        me, todo, running, runs, done = threading.get_ident(), self.todo, self.running, self._runs, self._done
         doubts, limited_kinds, threads = self.doubts, self.slots.names, self._threads
         began = time.monotonic()
         for _ in range(most):
@@ -332,64 +354,39 @@ class Pool:
                 break
             if doubts.kinds and doubts.holds(claimed):
                 continue
-            if runs.setdefault(claimed.id, me) != me:  # Claimed anew, under whatever id: it starts not beside itself.
-                self._parked.append(claimed)
-                continue
-            if claimed.suspect and not self._performer.alone.acquire(blocking=False):
-                del runs[claimed.id]
-                self._parked.append(claimed)
-                continue
-            limited = limited_kinds and claimed.kind in limited_kinds
-            if limited and not self.slots.begin(claimed):
-                del runs[claimed.id]
-                if claimed.suspect:
-                    self._performer.alone.release()
+            other = runs.setdefault(claimed.id, claimed) is not claimed
+            if (other or limited_kinds or claimed.suspect) and not self._is_admitted(claimed):
                 continue
             claimed.began = began
             running[me] = claimed
-            outcome = self._one(claimed, slot) if not claimed.suspect else self._alone(claimed, slot)
+            outcome = self._one(claimed, slot)
             del runs[claimed.id]
-            if limited and (next_one := self.slots.end(claimed)) is not None:
-                todo.appendleft(next_one)
             ended = time.monotonic()
             if not done:
                 self._first_done = ended
             done.append((claimed, outcome, ended - began))
             began = ended
-            if outcome is not DONE or doubts.failing:
-                doubts.note(claimed, outcome)
+            if outcome is not DONE or limited_kinds or claimed.suspect or doubts.failing:
+                self._look_after(claimed, outcome, self)
             low = len(todo) <= self._low_water
-            if len(done) == 1 or (low and not self._asked) or doubts.kinds:
-                self._asked = low
+            if len(done) == 1 or (low and not self.has_asked) or doubts.kinds:
+                self.has_asked = low
                 self.demand.post()
         running.pop(me, None)
         self.demand.post()
 
-    def _alone(self, claimed: Claimed, slot: int | None) -> Outcome:
-        """Perform a flag that was running when a process died: no other suspect beside it, so that the next death tells more."""
-        try:
-            return self._one(claimed, slot)
-        finally:
-            self._performer.alone.release()
-
     def _unpark(self) -> None:
         """Let the next parked flag try that may start now: it waits here and not in a thread, where it would hold up others."""
-        with suppress(IndexError):
-            for _ in range(len(self._parked)):
-                claimed = self._parked.popleft()
-                if claimed.id in self._runs or (claimed.suspect and self._performer.alone.locked()):
-                    self._parked.append(claimed)
-                else:
-                    self._todo.appendleft(claimed)
-                    return self._wake(1)
+        if (claimed := self._next_parked()) is not None:
+            self._give_first([claimed])
 
     def _one(self, claimed: Claimed, slot: int | None) -> Outcome:
-        if claimed.consumer != self._member.id:  # Its claim was given back just as this thread took it.
-            return NOT_STARTED
-        if claimed.taken_at is not None and self._performer.clock.now() - claimed.taken_at > self.LATE * SECOND:
+        if (claimed.taken_at is not None or claimed.consumer != self._member.id) and self.is_lost(claimed):
             return NOT_STARTED
         box = self._member.box
         if slot is None or box is None:
+            if self.loop is not None and claimed.kind in self.loop.kinds:
+                return self.loop.perform_alone(claimed)
             return self._performer.perform(claimed)
         box.cells[slot + 1] = claimed.token
         box.cells[slot] = claimed.id

@@ -63,7 +63,7 @@ def _again(result: Any, *_: Any) -> bool:
 
 
 def _own_row(result: Any, settler: Settler, claimed: Any, outcome: Any, handler: Handler, now: int) -> bool:
-    return handler.rows is not None and result[0] == "lowered"
+    return handler.rows is not None and result == "lowered"
 
 
 def _turn(part: str) -> Callable[..., Any]:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import psutil
 import pytest
 from clients import DATABASES, Client
 from hypothesis import settings
-from rig import FakeClock, let_go
+from rig import FakeClock, kill_with_descendants, let_go
 from servers import (  # noqa: F401 (for every test)
     KEPT,
     _mysql,
@@ -57,25 +58,39 @@ def pytest_itemcollected(item):
 _ON_SERVERS = (
     "alive",
     "applications",
+    "async",
+    "beside",
     "buckets",
     "columns",
     "conformance",
     "counting",
     "damage",
+    "django",
+    "django_connections",
+    "django_tasks",
     "edits",
+    "embedded",
+    "embedded_servers",
     "errors",
     "firing",
     "further",
     "gatekeeper",
     "gates",
+    "inline",
     "kinds",
+    "lending",
+    "layer_rows",
     "many",
+    "over",
+    "over_further",
     "pauses",
     "resizing",
+    "results",
     "schedules",
     "schema",
     "sessions",
     "shaping",
+    "sites",
     "spare",
     "start",
     "upgrade",
@@ -111,6 +126,14 @@ def url(request, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'site.db'}"
     return request.getfixturevalue(f"{'postgres' if request.param == 'postgresql' else 'mysql'}_url")
+
+
+@pytest.fixture
+def ready_url(request, url, tmp_path):
+    """Return the same, where SQLite's has our tables already: to copy them is quicker than to make them."""
+    if url.startswith("sqlite"):
+        shutil.copyfile(request.getfixturevalue("empty_site"), tmp_path / "site.db")
+    return url
 
 
 @pytest.fixture
@@ -172,15 +195,7 @@ def spawn(tmp_path: Path, env: dict[str, str]):
 
     yield spawn
     for child in started:
-        _kill_with_descendants(child)
-
-
-def _kill_with_descendants(child):
-    if child.poll() is None:
-        for descendant in psutil.Process(child.pid).children(recursive=True):
-            descendant.kill()
-        child.kill()
-        child.wait()
+        kill_with_descendants(child)
 
 
 @pytest.fixture(autouse=True)
@@ -194,7 +209,8 @@ def leaves_nothing_behind(request):
         time.sleep(0.02)
     if leaks:
         for child in _children() - children:
-            child.kill()
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
         pytest.fail("left behind: " + ", ".join(leaks))
 
 
@@ -269,9 +285,9 @@ def flags(make):
 
 
 @pytest.fixture
-def flags_anywhere(url, tmp_path):
+def flags_anywhere(ready_url, tmp_path):
     """Give flags with their tables, on each kind of database."""
-    flags = FlagSweep(url, clock=FakeClock(), threads=2, state_dir=str(tmp_path / "state"))
+    flags = FlagSweep(ready_url, clock=FakeClock(), threads=2, state_dir=str(tmp_path / "state"))
     flags.init()
     yield flags
     flags.connections.close_thread()

@@ -38,6 +38,20 @@ def plain(path, statement, *arguments, timeout=10):
         return connection.execute(statement, arguments).fetchall()
 
 
+def kill_with_descendants(child):
+    """Kill a child and what it has started, which may be coming and going: first it stands still, and starts no more."""
+    if child.poll() is not None:
+        return
+    parent = psutil.Process(child.pid)
+    parent.suspend()
+    descendants = parent.children(recursive=True)
+    for each in (*descendants, parent):
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
+    child.wait()
+    psutil.wait_procs(descendants, 10)
+
+
 def only(flags):
     """Return the one flag that is up."""
     (flag,) = flags.find()
@@ -72,8 +86,10 @@ def lane_of(flags, name):
 
 def let_go(folder):
     """Collect the errors that hold the frames that hold the cursors that hold a file of this folder, if there are any."""
-    if any(Path(file.path).is_relative_to(folder) for file in psutil.Process().open_files()):
-        gc.collect()
+    for generation in range(3):  # Of all that there is, a hundred milliseconds; mostly they are young.
+        if not any(Path(file.path).is_relative_to(folder) for file in psutil.Process().open_files()):
+            return
+        gc.collect(generation)
 
 
 class Oops(Exception):
@@ -96,6 +112,24 @@ def forked(do):
         finally:
             os._exit(code)
     return pid
+
+
+@contextmanager
+def living_fork():
+    """Have a forked child that lives as long as the block."""
+    read, write = os.pipe()
+
+    def live():
+        os.close(write)
+        os.read(read, 1)
+
+    pid = forked(live)
+    os.close(read)
+    try:
+        yield
+    finally:
+        os.close(write)
+        ended(pid)
 
 
 def ended(pid):

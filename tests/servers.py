@@ -119,7 +119,7 @@ def _mysql_connection(url):
     import pymysql
 
     parts = urlsplit(url)
-    known = {"user": parts.username, "password": parts.password or ""}
+    known = {"user": parts.username, "password": parts.password or "", "ssl_disabled": True}
     return pymysql.connect(host=parts.hostname, port=parts.port or 3306, autocommit=True, connect_timeout=3, **known)
 
 

@@ -42,6 +42,7 @@ def test_a_savepoint_that_rolls_back_takes_its_flags_with_it(flags):
     assert [flag.payload for flag in flags.find()] == [{"n": 1}]
 
 
+@pytest.mark.long
 def test_100_000_raises_are_one_transaction(flags, db_path):
     work = idle(flags)
     with flags.database.atomic():
@@ -123,6 +124,7 @@ def test_two_objects_on_one_file_sweep_at_once_and_run_nothing_twice(make):
     assert sum(each["lowered"] for each in counts) == 3000
 
 
+@pytest.mark.long
 def test_one_object_may_be_swept_by_two_threads_at_once(flags):
     done = []
     work = flags.handler("work")(lambda n: done.append(n))
@@ -173,6 +175,7 @@ def test_all_settings_may_come_from_the_environment(db_path, monkeypatch):
     assert flags.lane_names() == ["mail"]
 
 
+@pytest.mark.long
 def test_import_and_creation_open_nothing_and_start_nothing(tmp_path, env):
     program = """
 import os, threading
@@ -218,6 +221,7 @@ def test_a_decorated_function_stays_one(flags):
     assert flags.handlers["work"] is work
 
 
+@pytest.mark.long
 def test_a_site_that_writes_while_a_sweep_drains_is_not_locked_out(make, db_path):
     site = SqliteDatabase(db_path)
     flags = make(site)

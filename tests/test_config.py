@@ -60,6 +60,7 @@ def test_ten_years_are_the_longest_duration():
         seconds(math.nextafter(LONGEST, math.inf))
 
 
+@pytest.mark.long
 @given(st.one_of(st.text(max_size=20), st.integers(), st.floats(), st.timedeltas(), st.booleans(), st.none()))
 def test_any_duration_is_taken_within_its_bounds_or_refused_as_a_config_error(value):
     try:
@@ -88,6 +89,7 @@ def test_a_wait_is_never_negative_nor_above_the_cap_and_its_jitter(backoff, atte
     assert wait <= backoff.longest() * (1 + 1e-9)
 
 
+@pytest.mark.long
 @given(PLAN, st.lists(ATTEMPT, min_size=2).map(sorted))
 def test_without_jitter_waits_never_shrink(backoff, attempts):
     steady = Backoff(backoff.first, backoff.factor, backoff.cap, 0)

@@ -66,8 +66,8 @@ def clock():
 
 
 @pytest.fixture
-def flags(url, clock, tmp_path):
-    flags = FlagSweep(url, clock=clock, threads=2, state_dir=str(tmp_path / "state"))
+def flags(ready_url, clock, tmp_path):
+    flags = FlagSweep(ready_url, clock=clock, threads=2, state_dir=str(tmp_path / "state"))
     flags.init()
     yield flags
     flags.connections.close_thread()
@@ -249,12 +249,14 @@ def test_two_sessions_raise_the_same_keys_in_opposite_orders(flags, work):
     assert {flag.generation for flag in flags.find()} == {30}
 
 
+@pytest.mark.long
 def test_two_sessions_that_raise_one_key_raise_one_flag(flags, work):
     raised = gather(at_once(flags, *[lambda: [work.raise_flag(n=1) for _ in range(40)]] * 3))
     assert sorted(r.how for r in raised) == ["coalesced"] * 119 + ["new"]
     assert only(flags).generation == 120
 
 
+@pytest.mark.long
 def test_keys_and_kinds_are_told_apart_by_every_character(flags):
     done = []
     for name in ("A", "a"):

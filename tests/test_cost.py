@@ -9,7 +9,7 @@ import pytest
 from peewee import BooleanField, Model
 from playhouse.test_utils import assert_query_count, count_queries
 
-from flagsweep import Backoff, FlagSweep, Retry
+from flagsweep import Backoff, FlagSweep, Raised, Retry
 from flagsweep.config import SECOND
 from flagsweep.databases import sqlite
 from flagsweep.databases.raising import Terms
@@ -144,6 +144,7 @@ HOT = {
     "settle one": (of_flags.SETTLE_ONE, [BY_ID]),
     "release": (of_flags.RELEASE, [BY_ID]),
     "claimed by": (of_flags.CLAIMED_BY, [CLAIMED]),
+    "generations": (of_flags.GENERATIONS, [BY_ID]),
     "retry": (of_flags.RETRY, [BY_ID]),
     "record dead": (of_flags.RECORD_DEAD, [BY_ID]),
     "drop dead": (of_flags.DROP_DEAD, [BY_ID]),
@@ -186,6 +187,29 @@ def test_every_hot_statement_uses_its_index_and_scans_no_table(planned, name):
     for pattern in wanted:
         assert any(re.search(pattern, step) for step in on_flags), plan
     assert all(any(re.search(pattern, step) for pattern in wanted) for step in on_flags), plan
+
+
+def test_a_result_is_found_through_the_index_of_its_flag(planned):
+    with count_queries() as counter:
+        planned.flags.result(Raised(10**9, "new"))
+    asked = [text for text in texts(counter) if "flagsweep_history" in text]
+    assert len(asked) == 2
+    for text in asked:
+        (step,) = [step for step in plan_of(planned, text) if not step.startswith("USE TEMP")]
+        assert "USING INDEX flagsweep_history_flag (flag=?" in step
+
+
+def test_results_cost_two_statements_a_batch_and_nothing_where_none_is_kept(site):
+    kept = site.flags.handler("kept", result=True)(lambda n: n)
+    counts = {}
+    for handler in (site.handler, kept):
+        handler.raise_many([(n,) for n in range(500)])
+        with count_queries() as counter:
+            assert +site.flags.sweep() == {"lowered": 500}
+        counts[handler.kind] = counter.count
+        told = [text for text in texts(counter) if "claimed_generation FROM" in text or "flagsweep_history" in text]
+        assert bool(told) == (handler is kept)
+    assert counts["kept"] < counts["work"] + 60
 
 
 def test_the_plans_of_all_statements_are_looked_at():
@@ -302,6 +326,7 @@ ANALYZED = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("analyzed", ANALYZED)
 @pytest.mark.parametrize("crowd", CROWDS)
 def test_claiming_costs_the_same_beside_twenty_thousand(site, alone, crowd, analyzed):

@@ -21,6 +21,7 @@ NOT_YET: dict[str, str] = {}
 FLOORS = (
     ("errors",),
     ("logs",),
+    ("modules",),
     ("config",),
     ("payloads",),
     ("databases",),
@@ -33,8 +34,10 @@ FLOORS = (
     ("consumer",),
     ("operations",),
     ("app",),
-    ("commands", "embed", "web", "testing"),
+    ("locate",),
+    ("commands", "web", "testing"),
     ("cli",),
+    ("embed",),
     ("__init__", "__main__"),
 )
 """The rooms from the ground up. What stands side by side has nothing to say to each other."""
@@ -56,10 +59,12 @@ ROOMS_OF = {
         "app.py",
         "commands/",
     ),
-    ("huey",): ("tasks.py", "queues/", "consumer/runner.py"),
+    ("huey",): ("tasks.py", "queues/", "consumer/runner.py", "consumer/beside.py"),
     ("click", "rich"): ("commands/", "cli.py"),
-    ("sqlalchemy", "django.db"): ("adapters/",),
+    ("sqlalchemy",): ("adapters/",),
+    ("django.db",): ("adapters/", "embed/django/"),
     ("flask", "django", "fastapi", "starlette"): ("embed/",),
+    ("pytest",): ("testing/plugin.py",),
 }
 """What is borrowed, and the only rooms that know it. The longer name counts: ``django.db`` is not a part of ``django`` here."""
 

@@ -104,6 +104,8 @@ def test_what_disagrees_or_comes_too_late_is_refused(db_path, tmp_path):
     flags.configure(database=db_path)
     with pytest.raises(ConfigError, match="database was set to something else"):
         flags.configure(database=tmp_path / "other.db")
+    with pytest.raises(ConfigError, match=r"unknown setting 'threds'; did you mean 'threads'\?"):
+        FlagSweep(threds=3)
     with pytest.raises(ConfigError, match=r"unknown setting 'nonsense'.*batch"):
         flags.configure(nonsense=1, batch=-1)
     flags.init()

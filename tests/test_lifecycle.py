@@ -368,7 +368,7 @@ BUGS = {
         "RAISE",
         {
             Form(): texts.RAISE[Form()].partition("ON CONFLICT")[0]
-            + "ON CONFLICT (kind, key) DO UPDATE SET payload = excluded.payload RETURNING id, raised_as",
+            + "ON CONFLICT (kind, key) DO UPDATE SET payload = excluded.payload RETURNING id, raised_as, generation",
         },
     ),
     "lowering without a look at the generation": ("LOWER", texts.LOWER.replace("AND generation = claimed_generation", "")),

@@ -143,6 +143,7 @@ def test_expires(run, clock):
     assert +flags.sweep() == {"expired": 1, "lowered": 1}
 
 
+@pytest.mark.long
 def test_debounce(run, clock):
     flags, recipe = run("Debounce")
     ran = []

@@ -37,6 +37,7 @@ def matrix(tmp_path, env):
     )
 
 
+@pytest.mark.long
 def test_it_says_which_versions_passed_and_which_are_not_there(matrix, tmp_path):
     done = matrix(HERE, "3.98")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -44,6 +45,7 @@ def test_it_says_which_versions_passed_and_which_are_not_there(matrix, tmp_path)
     assert (tmp_path / "build" / "matrix" / HERE / "bin" / "python").exists()
 
 
+@pytest.mark.long
 def test_it_fails_where_the_tests_of_a_version_fail(matrix, tmp_path):
     (tmp_path / "test.py").write_text("raise SystemExit('no')")
     done = matrix(HERE)
@@ -55,6 +57,7 @@ def test_it_fails_where_there_is_none_at_all(matrix):
     assert done.returncode == 1 and "there is no Python of 3.98 3.99 on the PATH" in done.stderr
 
 
+@pytest.mark.long
 def test_it_takes_a_version_of_pyenvs_and_no_shim_that_refuses(matrix, tmp_path):
     shim = tmp_path / "bin" / f"python{HERE}"
     shim.unlink()
@@ -67,6 +70,7 @@ def test_it_takes_a_version_of_pyenvs_and_no_shim_that_refuses(matrix, tmp_path)
     assert found.returncode == 0 and str(shim) not in found.stdout
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("module", ["flagsweep", "flagsweep.sweep.lane"])
 def test_what_is_deprecated_and_ours_is_an_error_in_every_process(matrix, tmp_path, module):
     with pytest.raises(DeprecationWarning):

@@ -237,6 +237,7 @@ def forget(flags):
     flags.database.execute_sql("DELETE FROM flagsweep_flag")
 
 
+@pytest.mark.long
 @given(values=st.lists(st.tuples(JSON, JSON), max_size=4))
 @QUICK
 def test_raise_flag_and_raise_many_write_the_same_to_the_letter(flags, values):
@@ -254,6 +255,7 @@ def test_raise_flag_and_raise_many_write_the_same_to_the_letter(flags, values):
         forget(flags)
 
 
+@pytest.mark.long
 @given(value=JSON)
 @QUICK
 def test_a_payload_read_back_equals_what_was_raised(flags, value):
@@ -268,6 +270,7 @@ def test_a_payload_read_back_equals_what_was_raised(flags, value):
     flags.connections.close_engine()
 
 
+@pytest.mark.long
 @given(values=st.lists(SCALAR, max_size=5))
 @QUICK
 def test_the_short_way_of_raise_many_writes_what_the_long_way_does(flags, values):

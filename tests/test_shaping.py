@@ -11,8 +11,8 @@ MINUTE = 60
 
 
 @pytest.fixture
-def flags(url, clock, tmp_path):
-    flags = FlagSweep(url, clock=clock, state_dir=tmp_path / "state")
+def flags(ready_url, clock, tmp_path):
+    flags = FlagSweep(ready_url, clock=clock, state_dir=tmp_path / "state")
     flags.init()
     yield flags
     flags.connections.close_thread()

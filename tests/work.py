@@ -469,13 +469,37 @@ def running(flags, until):
         assert failed == [None], failed
 
 
-def freeze(child):
-    """Stop a process, and wait until each of its threads stands still: the signal alone says that they soon will."""
-    child.send_signal(signal.SIGSTOP)
-    end = time.monotonic() + LIMIT
-    while any(stat.read_text().rpartition(")")[2].split()[0] != "T" for stat in Path(f"/proc/{child.pid}/task").glob("*/stat")):
-        assert time.monotonic() < end, f"process {child.pid} goes on although it was stopped"
+def freeze(child, database):
+    """Stop a process, and wait until each of its threads stands still: the signal alone says that they soon will.
+
+    It does not stand still as it writes in a file, where nobody else could write then: it goes on a moment, and is stopped anew.
+
+    :param database: the one that it works on.
+    """
+    while True:
+        child.send_signal(signal.SIGSTOP)
+        end = time.monotonic() + LIMIT
+        while any(_state(thread) != "T" for thread in Path(f"/proc/{child.pid}/task").iterdir()):
+            assert time.monotonic() < end, f"process {child.pid} goes on although it was stopped"
+            time.sleep(0.001)
+        if "://" in str(database) or not _is_locked(database):
+            return
+        child.send_signal(signal.SIGCONT)
         time.sleep(0.001)
+
+
+def _state(thread):
+    return (thread / "stat").read_text().rpartition(")")[2].split()[0]
+
+
+def _is_locked(database):
+    with closing(sqlite3.connect(database, isolation_level=None, timeout=0)) as db:
+        try:
+            db.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+        db.execute("ROLLBACK")
+    return False
 
 
 def is_sound(database):

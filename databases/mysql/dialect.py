@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from ..statement import Execute
 from .buckets import MysqlBuckets
 from .checks import MysqlChecks
 from .columns import MysqlColumns
@@ -19,6 +22,12 @@ class Mysql(
     """MySQL and MariaDB."""
 
     name = "MySQL"
+
+    def place_of(self, execute: Execute) -> tuple[Any, ...]:
+        return tuple(execute("SELECT concat('database ', database()), database(), @@hostname, @@port", ()).fetchall()[0])
+
+    def home_of(self, execute: Execute) -> str:
+        return f"`{execute('SELECT database()', ()).fetchall()[0][0].replace('`', '``')}`.flagsweep_flag"
 
     def __init__(self, notify: str = "off") -> None:
         super().__init__("off")  # Nobody can be told.

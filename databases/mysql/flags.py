@@ -12,7 +12,7 @@ from peewee import Database
 
 from ...payloads import Item
 from ..errors import DATABASE_ERRORS
-from ..flags import Row
+from ..flags import Row, Told
 from ..raising import COLUMNS, FORMS, Terms, columns
 from ..server import Server
 from ..server.flags import CLAIMED, raised, readable, rounds
@@ -28,7 +28,7 @@ RAISE = {
     form: f"INSERT INTO flagsweep_flag ({', '.join(columns(form))}) VALUES ({', '.join('?' * len(columns(form)))}) {UPSERT[form]}"
     for form in FORMS
 }
-RAISED_AS = "SELECT raised_as FROM flagsweep_flag WHERE id = ?"
+RAISED_AS = "SELECT raised_as, generation FROM flagsweep_flag WHERE id = ?"
 RAISE_MANY = {form: f"INSERT INTO flagsweep_flag ({', '.join(COLUMNS)}) VALUES {{rows}} {UPSERT[form]}" for form in FORMS}
 ROW = f"({', '.join(['%s'] * len(COLUMNS))})"
 RAISED_MANY = "SELECT raised_as FROM flagsweep_flag WHERE kind = ? AND key IN ?"
@@ -82,7 +82,7 @@ class MysqlFlags(Server):
     def listed(self, values: Sequence[int]) -> Any:
         return tuple(values) or (-1,)
 
-    def raise_(self, db: Database, kind: str, item: Item, terms: Terms) -> tuple[int, str]:
+    def raise_(self, db: Database, kind: str, item: Item, terms: Terms) -> Told:
         with nullcontext() if db.in_transaction() else db.atomic():  # What is read after is then what was written.
             return super().raise_(db, kind, item, terms)
 
@@ -94,22 +94,23 @@ class MysqlFlags(Server):
         named = terms.occurrence and terms.occurrence._replace(schedule=terms.occurrence.schedule.encode())  # type: ignore[arg-type]
         return terms._replace(occurrence=named).values(kind.encode(), item.key.encode(), item.payload, bucket)
 
-    def raised(self, execute: Execute, cursor: Any) -> tuple[int, str]:
+    def raised(self, execute: Execute, cursor: Any) -> Told:
         id: int = cursor.lastrowid
         if cursor.rowcount == 1:
-            return id, "new"
-        return id, execute(self.sql[RAISED_AS], (id,)).fetchone()[0]
+            return id, "new", 1
+        row = execute(self.sql[RAISED_AS], (id,)).fetchone()
+        return (id, "coalesced", 2) if row is None else (id, *row)  # Committed by itself, and swept since.
 
-    def raise_many(self, db: Database, kind: str, chunk: str, terms: Terms) -> Counter[str]:
+    def raise_many_over(self, execute: Execute, kind: str, chunk: str, terms: Terms) -> Counter[str]:
         counts: Counter[str] = Counter()
         for found in rounds(chunk):
             # Ordered by key: two requests that raise the same flags in different orders would wait for each other.
             ordered = sorted(found.values(), key=lambda item: item.key.encode())
             values = [value for item in ordered for value in self._values(kind, item, terms)]
             many = self.sql[RAISE_MANY[terms.form]].format(rows=", ".join([ROW] * len(ordered)))
-            db.execute_sql(many, (*values, *terms.updating))
+            execute(many, (*values, *terms.updating))
             keys = tuple(item.key.encode() for item in ordered)
-            counts.update(row[0] for row in db.execute_sql(self.sql[RAISED_MANY], (kind.encode(), keys)).fetchall())
+            counts.update(row[0] for row in execute(self.sql[RAISED_MANY], (kind.encode(), keys)).fetchall())
         return counts
 
     def agenda(self, db: Database, kinds: str) -> list[tuple[str, int, Any]]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
+import peewee
 from peewee import MySQLDatabase
 
 from ..alive import descriptor
@@ -18,7 +20,16 @@ _FOUND_ROWS = 2
 """The flag of a MySQL client that wants rows counted which a statement found as it would have them."""
 
 
-class MysqlSite(Healing, MySQLDatabase):
+class Thrifty(MySQLDatabase):
+    """Peewee's, whose connections over PyMySQL are of a class of ours; below ``Healing``, which keeps them from forks."""
+
+    def _connect(self) -> Any:
+        if getattr(getattr(peewee, "mysql", None), "__name__", "") == "pymysql":
+            return _pymysql_connection()(database=self.database, autocommit=True, **self.connect_params)
+        return super()._connect()  # type: ignore[misc]
+
+
+class MysqlSite(Healing, Thrifty):
     """A MySQL or MariaDB database that gets over a lost connection."""
 
     def _connect(self) -> Any:
@@ -26,6 +37,27 @@ class MysqlSite(Healing, MySQLDatabase):
         if not self.connect_params.get("unix_socket"):
             _keep_alive(connection)
         return connection
+
+
+@cache
+def _pymysql_connection() -> Any:
+    """Return PyMySQL's class of a connection, whose connections share what they need for TLS where nothing is said of it.
+
+    PyMySQL reads the system's certificates for each, which it then does not ask for: nearly all of the time that one takes.
+    """
+    from pymysql.connections import Connection
+
+    class Sharing(Connection):
+        _shared: Any = None
+
+        def _create_ssl_ctx(self, sslp: Any) -> Any:
+            if sslp:
+                return super()._create_ssl_ctx(sslp)
+            if Sharing._shared is None:
+                Sharing._shared = super()._create_ssl_ctx(sslp)
+            return Sharing._shared
+
+    return Sharing
 
 
 def _keep_alive(connection: Any) -> None:

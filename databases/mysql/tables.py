@@ -107,11 +107,17 @@ ADD = [
     *_creating(ADDED),
 ]
 
+# From version 2: what handlers return, and which run of a flag a line of history tells of.
+RESULTS = [
+    "ALTER TABLE flagsweep_history ADD COLUMN generation BIGINT, ADD COLUMN consumer BIGINT, ADD COLUMN result MEDIUMTEXT",
+    "CREATE INDEX flagsweep_history_flag ON flagsweep_history (flag, generation)",
+]
+
 
 class MysqlTables(Server):
     """Make our tables."""
 
-    steps = (CREATE, ADD)
+    steps = (CREATE, ADD, RESULTS)
     changed = frozenset((1060, 1061, 1091))  # Duplicate column name, duplicate key name, cannot drop what is not there.
     opening = closing = ()
     microseconds = "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)"

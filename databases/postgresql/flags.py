@@ -15,18 +15,18 @@ from ..news import news
 from ..raising import COLUMNS, FORMS, Terms, columns
 from ..server import Server
 from ..server.flags import CLAIMED, SETTLE_ONE, raised, rounds
-from ..statement import Statement
+from ..statement import Execute, Statement
 from ..way import FORCED, Way, is_open
-from .listening import CHANNEL
+from .listening import CHANNEL, RESULTS
 
 UPSERT = {form: "ON CONFLICT (kind, key) DO UPDATE SET " + raised(form, "flag.", "excluded.{}".format) for form in FORMS}
 RAISE = {
     form: f"INSERT INTO flagsweep_flag AS flag ({', '.join(columns(form))}) VALUES ({', '.join(['%s'] * len(columns(form)))}) "
-    f"{UPSERT[form]} RETURNING id, raised_as"
+    f"{UPSERT[form]} RETURNING id, raised_as, generation"
     for form in FORMS
 }
 RAISE_AND_TELL = {
-    form: f"WITH raised AS ({raising}) SELECT id, raised_as, pg_notify('{CHANNEL}', %s) FROM raised"
+    form: f"WITH raised AS ({raising}) SELECT id, raised_as, generation, pg_notify('{CHANNEL}', %s) FROM raised"
     for form, raising in RAISE.items()
 }
 # Ordered by key: two requests that raise the same flags in different orders would wait for each other.
@@ -90,6 +90,9 @@ SELECT %s, key, payload, %s, %s, %s FROM unnest(%s::text[], %s::text[]) AS item 
 ON CONFLICT (kind, key) DO NOTHING
 """
 SETTLE = f"{SETTLE_ONE} RETURNING state"
+GENERATIONS_AND_TELL = f"""
+SELECT id, claimed_generation, pg_notify('{RESULTS}', '') FROM flagsweep_flag WHERE id {{among}} AND claim_token = ?
+"""
 TELL = f"SELECT pg_notify('{CHANNEL}', %s)"
 EVER = -(2**63)
 
@@ -111,14 +114,14 @@ class PostgresqlFlags(Server):
             return Statement(RAISE[terms.form], parameters)
         return Statement(RAISE_AND_TELL[terms.form], (*parameters, news(kind, terms.priority)))
 
-    def raise_many(self, db: Database, kind: str, chunk: str, terms: Terms) -> Counter[str]:
+    def raise_many_over(self, execute: Execute, kind: str, chunk: str, terms: Terms) -> Counter[str]:
         counts: Counter[str] = Counter()
         for found in rounds(chunk):
             common = (terms.priority, terms.due_at, terms.now, terms.expires_at)
             parameters = (kind, *common, *map(list, zip(*found.values(), strict=True)), *terms.updating)
-            counts.update(row[0] for row in db.execute_sql(RAISE_MANY[terms.form], parameters).fetchall())
+            counts.update(row[0] for row in execute(RAISE_MANY[terms.form], parameters).fetchall())
         if self.notify == "raise" and terms.due_at <= terms.now:
-            db.execute_sql(TELL, (news(kind, terms.priority),)).fetchall()
+            execute(TELL, (news(kind, terms.priority),)).fetchall()
         return counts
 
     def asking_agenda(self, kinds: str) -> Statement:
@@ -147,6 +150,11 @@ class PostgresqlFlags(Server):
 
     def claim_these(self, db: Database, ids: Sequence[int], consumer: int, token: int, now: int, way: Way = FORCED) -> list[Row]:
         return self.rows(db.execute_sql(CLAIM_THESE, (list(ids), *way.values(now), token, consumer, now)).fetchall())
+
+    def asking_generations(self, ids: Sequence[int], token: int) -> Statement:
+        if not self.notifies:
+            return super().asking_generations(ids, token)
+        return Statement(self.sql[GENERATIONS_AND_TELL], (self.listed(ids), token))
 
     def settling(self, named: dict[str, Any]) -> Statement:
         return Statement(self.sql[SETTLE], self.settle_arguments(named))

@@ -11,6 +11,8 @@ from ..server import Server
 
 CHANNEL = "flagsweep"
 """Where commits that made flags due are told."""
+RESULTS = "flagsweep_result"
+"""Where commits are told that settled flags whose results are kept."""
 
 
 class PostgresqlListening(Server):
@@ -21,11 +23,14 @@ class PostgresqlListening(Server):
         return self.notify != "off"
 
     def listener(self, session: Callable[[], Database] | None) -> Callable[[], Database] | None:
-        return None if self.notify == "off" or session is None else partial(_listen, session)
+        return None if self.notify == "off" or session is None else partial(_listen, session, CHANNEL)
+
+    def result_listener(self, session: Callable[[], Database] | None) -> Callable[[], Database] | None:
+        return None if self.notify == "off" or session is None else partial(_listen, session, RESULTS)
 
 
-def _listen(session: Callable[[], Database]) -> Database:
+def _listen(session: Callable[[], Database], channel: str) -> Database:
     db = session()
     db.connect()
-    db.execute_sql(f"LISTEN {CHANNEL}")
+    db.execute_sql(f"LISTEN {channel}")
     return db

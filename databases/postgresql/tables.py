@@ -161,6 +161,13 @@ CREATE TABLE flagsweep_count (
 );
 CREATE INDEX flagsweep_count_at ON flagsweep_count (span, at);
 """
+# From version 2: what handlers return, and which run of a flag a line of history tells of.
+RESULTS = """
+ALTER TABLE flagsweep_history ADD COLUMN generation bigint;
+ALTER TABLE flagsweep_history ADD COLUMN consumer bigint;
+ALTER TABLE flagsweep_history ADD COLUMN result text;
+CREATE INDEX flagsweep_history_flag ON flagsweep_history (flag, generation);
+"""
 TRIGGER = statements(f"""
 CREATE OR REPLACE FUNCTION flagsweep_tell() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN PERFORM pg_notify('{CHANNEL}', ''); RETURN NULL; END $$;
@@ -174,7 +181,7 @@ HAS_TRIGGER = "SELECT 1 FROM pg_trigger WHERE tgname = 'flagsweep_raised' AND tg
 class PostgresqlTables(Server):
     """Make our tables."""
 
-    steps = (statements(TABLES), statements(ADDED))
+    steps = (statements(TABLES), statements(ADDED), statements(RESULTS))
     microseconds = "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)"
 
     @contextmanager

@@ -71,6 +71,7 @@ UPDATE flagsweep_flag SET state = 'waiting', attempts = 0, crashes = 0, suspect 
   covered = claimed_generation, {FREE}
 WHERE id {{among}} AND claim_token = ?
 """
+GENERATIONS = "SELECT id, claimed_generation FROM flagsweep_flag WHERE id {among} AND claim_token = ?"
 SETTLE_ONE = f"""
 UPDATE flagsweep_flag SET
   state = CASE WHEN generation > claimed_generation THEN 'waiting' ELSE ? END,
@@ -128,6 +129,9 @@ class ServerFlags(Native):
 
     def lowering_bumped(self, ids: Sequence[int], token: int) -> Statement:
         return Statement(self.sql[LOWER_BUMPED], (self.listed(ids), token))
+
+    def asking_generations(self, ids: Sequence[int], token: int) -> Statement:
+        return Statement(self.sql[GENERATIONS], (self.listed(ids), token))
 
     def settling(self, named: dict[str, Any]) -> Statement:
         return Statement(self.sql[SETTLE_ONE], self.settle_arguments(named))

@@ -18,7 +18,7 @@ from ..dialect import Dialect
 from ..errors import DATABASE_ERRORS
 from ..flags import Damaged, Row
 from ..raising import COLUMNS, FORMS, Form, Terms, columns
-from ..statement import Statement
+from ..statement import Execute, Statement
 from ..way import FORCED, Way, is_open
 
 # Waits from before, or since it was raised again while it runs.
@@ -61,7 +61,7 @@ ON CONFLICT (kind, key) DO UPDATE SET
 
 RAISE = {
     form: f"INSERT INTO flagsweep_flag AS flag ({', '.join(columns(form))}) VALUES ({', '.join('?' * len(columns(form)))})"
-    f"{on_conflict(form)} RETURNING id, raised_as"
+    f"{on_conflict(form)} RETURNING id, raised_as, generation"
     for form in FORMS
 }
 
@@ -143,6 +143,8 @@ UPDATE flagsweep_flag SET state = 'waiting', attempts = 0, crashes = 0, suspect 
 WHERE {MINE}
 """
 
+GENERATIONS = f"SELECT id, claimed_generation FROM flagsweep_flag WHERE {MINE}"
+
 SETTLE_ONE = f"""
 UPDATE flagsweep_flag SET
   state = CASE WHEN generation > claimed_generation THEN 'waiting' ELSE :state END,
@@ -200,9 +202,9 @@ class SqliteFlags(Dialect):
     def raising(self, kind: str, item: Item, terms: Terms) -> Statement:
         return Statement(RAISE[terms.form], (*terms.values(kind, *item), *terms.updating))
 
-    def raise_many(self, db: Database, kind: str, chunk: str, terms: Terms) -> Counter[str]:
+    def raise_many_over(self, execute: Execute, kind: str, chunk: str, terms: Terms) -> Counter[str]:
         common = (terms.priority, terms.due_at, terms.now, terms.expires_at)
-        rows = db.execute_sql(RAISE_MANY[terms.form], (kind, *common, chunk, *terms.updating)).fetchall()
+        rows = execute(RAISE_MANY[terms.form], (kind, *common, chunk, *terms.updating)).fetchall()
         return Counter(row[0] for row in rows)
 
     def retrying(self, ids: Sequence[int], now: int) -> Statement:
@@ -266,6 +268,9 @@ class SqliteFlags(Dialect):
 
     def lowering_bumped(self, ids: Sequence[int], token: int) -> Statement:
         return Statement(LOWER_BUMPED, (json.dumps(ids), token))
+
+    def asking_generations(self, ids: Sequence[int], token: int) -> Statement:
+        return Statement(GENERATIONS, (json.dumps(list(ids)), token))
 
     def settling(self, named: dict[str, Any]) -> Statement:
         return Statement(SETTLE_ONE, named)

@@ -13,6 +13,7 @@ from peewee import Database, SqliteDatabase
 from ...errors import ConfigError, NotReady
 from ..connections import Connections
 from ..inherited import inheritance
+from ..library import is_apsw
 from ..url import MEMORY, path_of
 from .dialect import Sqlite
 
@@ -109,7 +110,7 @@ def _file_class(database: Any, driver: str) -> type[SqliteDatabase]:
     """
     if not isinstance(database, Database):
         return apsw_database() if driver == "apsw" else SiteDatabase
-    through_apsw = any(base.__module__ == "playhouse.apsw_ext" for base in type(database).__mro__)
+    through_apsw = is_apsw(database)
     if driver == "apsw" and not through_apsw:
         raise ConfigError(
             f"driver='apsw' does not go with a {type(database).__name__}: two SQLite libraries in one process drop each other's "

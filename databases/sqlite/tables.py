@@ -161,11 +161,19 @@ CREATE TABLE flagsweep_count (
 CREATE INDEX flagsweep_count_at ON flagsweep_count (span, at);
 """
 
+# From version 2: what handlers return, and which run of a flag a line of history tells of.
+RESULTS = """
+ALTER TABLE flagsweep_history ADD COLUMN generation INTEGER;
+ALTER TABLE flagsweep_history ADD COLUMN consumer INTEGER;
+ALTER TABLE flagsweep_history ADD COLUMN result TEXT;
+CREATE INDEX flagsweep_history_flag ON flagsweep_history (flag, generation);
+"""
+
 
 class SqliteTables(Dialect):
     """Make our tables."""
 
-    steps = (statements(TABLES), statements(ADDED))
+    steps = (statements(TABLES), statements(ADDED), statements(RESULTS))
     opening = ("PRAGMA journal_mode = WAL", "BEGIN IMMEDIATE")
     microseconds = "CAST(round((julianday('now') - 2440587.5) * 86400000000) AS INTEGER)"
 

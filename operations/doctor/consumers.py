@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from ...consumer.crash_log import leftovers as leftover_files
+from ...consumer.terms import STAYING
 from ...databases.spare import too_small
 from ...databases.state_folder import folder_of
 from .finding import Finding, names
@@ -14,7 +15,7 @@ from .patient import Check, Patient
 
 def consumer(patient: Patient) -> Finding:
     """Check that somebody does what is due."""
-    running = [c for c in patient.status["consumers"] if c["mode"] == "run" and c["alive"]]
+    running = [c for c in patient.status["consumers"] if c["mode"] in STAYING and c["alive"]]
     due = sum(due for kind, _, _, due, _ in patient.counts if patient.known(kind))
     if any(c["alive"] is None for c in patient.status["consumers"]):
         return Finding("warn", "consumer", "this user cannot see whether it lives", "call doctor as the user that runs it")
@@ -67,11 +68,11 @@ def _crash_reports(patient: Patient, consumer: int) -> list[Path]:
 
 
 def pool(patient: Patient) -> list[Finding]:
-    """Check that a pool of the site's has a connection for each thread that performs."""
+    """Check that a pool of the site's has a connection for each thread that performs, event loops included."""
     settings = patient.site.settings
-    problem = too_small(
-        patient.store.connections.site, {n: settings.lanes.get(n, settings.threads) for n in patient.site.lane_names()}
-    )
+    loops = {handler.lane for handler in patient.site.handlers.values() if handler.is_async}
+    users = {n: settings.lanes.get(n, settings.threads) + (n in loops) for n in patient.site.lane_names()}
+    problem = too_small(patient.store.connections.site, users)
     return [Finding("warn", "pool", *problem)] if problem else []
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from ..site import Site
 from .consumers import SWEEPING
 from .database import OPENING, REACH, server
+from .environment import ENVIRONMENT
 from .finding import Finding
 from .flags import FLAGS
 from .machine import FILES, MACHINE, clock
@@ -27,9 +28,9 @@ def examine(site: Site) -> list[Finding]:
 
 def _checks(site: Site, reached: bool) -> list[Check]:
     if site.connections.dialect.shared:
-        return [clock, *([server, *SWEEPING, *FLAGS, *SCHEDULES] if reached else [])]
+        return [clock, *ENVIRONMENT, *([server, *SWEEPING, *FLAGS, *SCHEDULES] if reached else [])]
     on_disk = site.path is not None and site.path.parent.is_dir()
-    checks = [*MACHINE, *(FILES if on_disk else [])]
+    checks = [*MACHINE, *ENVIRONMENT, *(FILES if on_disk else [])]
     if reached:
         checks += [*OPENING, *(SWEEPING if on_disk else []), *FLAGS, *SCHEDULES]
     return checks

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...config import SECOND
 from ...consumer.wakeups import LOCAL, file_system
-from ...databases.library import version_of
+from ...databases.library import NEWER, is_apsw, version_of
 from .finding import Finding, as_date
 from .patient import Check, Patient
 
@@ -34,9 +34,19 @@ def sqlite(patient: Patient) -> Finding:
     first, last = WAL_RESET_BUG
     if first <= version <= last:
         text = f"{name} has the WAL-reset bug, which damages a database in rare cases (two writers at one instant)"
-        fix = "pip install 'flagsweep[apsw]' and driver='apsw', which brings a newer one; keep backups until then"
-        return Finding("warn", "SQLite", text, fix)
+        return Finding("warn", "SQLite", text, f"{_newer(patient)}; keep backups until then")
     return Finding("ok", "SQLite", name)
+
+
+def _newer(patient: Patient) -> str:
+    """Return how this site comes by a newer SQLite: one process must not open a file through two libraries."""
+    if is_apsw(patient.store.connections.engine):
+        return "pip install --upgrade apsw"
+    if patient.site.connection is not None:
+        return f"use {NEWER} (driver='apsw' does not go with the site's own connection)"
+    if not isinstance(patient.site.settings.database, (str, os.PathLike)):
+        return "pip install 'flagsweep[apsw]' and have the site use playhouse.apsw_ext.APSWDatabase, which brings a newer one"
+    return "pip install 'flagsweep[apsw]' and driver='apsw', which brings a newer one"
 
 
 def clock(patient: Patient) -> Finding:

@@ -76,8 +76,8 @@ class Bytes(peewee.BlobField):
 
 
 @pytest.fixture
-def flags(url, tmp_path):
-    flags = FlagSweep(url, threads=2, state_dir=str(tmp_path / "state"))
+def flags(ready_url, tmp_path):
+    flags = FlagSweep(ready_url, threads=2, state_dir=str(tmp_path / "state"))
     flags.init()
     yield flags
     flags.connections.close_thread()

@@ -61,6 +61,7 @@ def test_run_logs_a_banner_refuses_a_second_and_ends_well_at_sigterm(shop, comma
     assert r"\x1b[31m\u202e\x9b" in log and "user_id" not in log and log.splitlines()[-1].endswith("stopped")
 
 
+@pytest.mark.long
 def test_run_ends_in_time_though_a_handler_does_not(shop, folder, command, until):
     shop.send.raise_flag(1, "endless")
     consumer = command("run")
@@ -84,6 +85,7 @@ def test_a_sweep_that_is_told_to_end_gives_back_what_has_not_started(shop, folde
     assert len(left) >= 14 and {(flag.state, flag.attempts) for flag in left} == {("waiting", 0)}
 
 
+@pytest.mark.long
 def test_a_second_signal_ends_a_sweep_at_once(shop, folder, command, until):
     shop.send.raise_flag(1, "endless")
     sweep = command("sweep")

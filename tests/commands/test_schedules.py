@@ -147,6 +147,7 @@ def test_nothing_that_stands_in_a_schedule_steers_a_terminal(shop, nightly, db_p
         assert output.replace("\n", "").isprintable() and "[2J" in output
 
 
+@pytest.mark.long
 def test_on_a_terminal_a_schedule_takes_few_lines_of_eighty_columns(shop, folder, env):
     schedule(*WEEKLY)
     schedule("add", "other", "send", "--every", "90s", "--tz", "America/Argentina/Buenos_Aires", "--arguments", "[17]")

@@ -80,6 +80,7 @@ def in_terminal(folder, env, *arguments, columns=80):
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode()).replace("\r\n", "\n"), child.returncode
 
 
+@pytest.mark.long
 def test_on_a_terminal_long_keys_are_cut_and_ids_never(shop, folder, env):
     shop.send.using(key="k" * 150).raise_flag(1)
     shop.send.using(key="가" * 100).raise_flag(2)
@@ -89,6 +90,7 @@ def test_on_a_terminal_long_keys_are_cut_and_ids_never(shop, folder, env):
     assert re.search(r"^ ?1 +send +k+… +waiting +due \d s ago +0 +E+…", shown, re.MULTILINE)
 
 
+@pytest.mark.long
 def test_on_a_narrow_terminal_titles_take_two_lines_and_names_are_whole(shop, folder, env):
     shop.send.raise_flag(1)
     plain(folder / "site.db", "UPDATE flagsweep_flag SET kind = 'send_mails'")

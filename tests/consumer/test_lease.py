@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from rig import plain
+from rig import living_fork, plain
 from work import Ledger, Work, command, freeze, is_sound, running
 
 from flagsweep import LeaseHeld
@@ -132,6 +132,7 @@ def held_elsewhere(folder, byte):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
 
 
+@pytest.mark.long
 def test_another_process_sees_what_is_held_and_a_killed_one_frees_it_at_once(lease, lock, holder):
     child = holder(7)
     mine = lease()
@@ -174,27 +175,10 @@ def plain_lock_is_held(path):
 # Children.
 
 
-@contextmanager
-def forked():
-    """Have a forked child that lives as long as the block."""
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(write)
-        os.read(read, 1)
-        os._exit(0)
-    os.close(read)
-    try:
-        yield
-    finally:
-        os.close(write)
-        os.waitpid(pid, 0)
-
-
 def test_a_forked_child_does_not_keep_its_parents_lease(lease, lock, until):
     mine, other = lease(), lease()
     mine.take(7)
-    with forked():
+    with living_fork():
         assert other.is_held(7)
         mine.close()
         until(lambda: not other.is_held(7), limit=2)
@@ -243,12 +227,12 @@ def test_a_killed_consumers_claims_are_free_although_a_child_of_its_handler_live
 
 
 @pytest.mark.faults
-def test_a_dead_consumers_claims_are_free_at_once_and_a_living_ones_never(site, consume, until, tmp_path):
+def test_a_dead_consumers_claims_are_free_at_once_and_a_living_ones_never(site, consume, until, db_path, tmp_path):
     gate = tmp_path / "gate"
     site.raise_("work", 1, do="wait", gate=str(gate))
     first = consume()
     until(lambda: site.journal.flags("start"))
-    freeze(first)
+    freeze(first, db_path)
     site.flags.sweep()
     assert site.up()["work:1"].state == "claimed", "a process that stands still is alive"
     first.send_signal(signal.SIGCONT)
@@ -325,6 +309,7 @@ LEASE, DATABASE = "site.db.flagsweep/lease", "site.db"
 SLOW = pytest.mark.slow
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("what", "how"),
     [
@@ -400,6 +385,7 @@ def test_a_sweep_whose_log_is_deleted_fails_and_writes_nothing_over_what_others_
     assert "work:1000" in site.journal.flags("end") and is_sound(site.flags.path)
 
 
+@pytest.mark.long
 def test_a_process_that_still_has_a_deleted_log_open_sweeps_no_more(site, spawn, tmp_path):
     script = """
 import sys
@@ -499,7 +485,7 @@ def closing_box(box):
 
 def test_a_forked_child_leaves_the_black_box_of_its_parent_alone(folder):
     folder.mkdir()
-    with closing_box(BlackBox(folder, 1)) as box, forked():
+    with closing_box(BlackBox(folder, 1)) as box, living_fork():
         slot = box.slot()
         box.cells[slot] = 17
         assert [run.flag for run in BlackBox.read(folder, 1)[1]] == [17]

@@ -189,6 +189,7 @@ def test_a_long_sweep_survives_several_short_outages(make, monkeypatch):
     assert len(calls) > 5
 
 
+@pytest.mark.long
 def test_a_database_that_stays_away_is_told(make, db_path):
     flags = make(shutdown_timeout=0)
     work = idle(flags)
@@ -240,6 +241,7 @@ def test_as_many_handlers_overlap_as_a_lane_has_threads(make, threads):
     assert most[0] == threads
 
 
+@pytest.mark.long
 def test_500_handlers_that_wait_overlap(make):
     flags = make(lanes={"default": 8})
     pause, lock = threading.Event(), threading.Lock()
@@ -260,6 +262,7 @@ def test_500_handlers_that_wait_overlap(make):
     assert sum(seen) / len(seen) > 5
 
 
+@pytest.mark.long
 def test_a_sweep_whose_thread_died_ends_and_what_it_had_is_free_once_its_process_has_ended(make, monkeypatch):
     """It waited for ever for the outcome, and held its lease."""
     flags = make(lanes={"default": 2})
@@ -285,6 +288,7 @@ def test_a_sweep_whose_thread_died_ends_and_what_it_had_is_free_once_its_process
     assert flags.sweep() == {"lowered": len(left)}
 
 
+@pytest.mark.long
 def test_ctrl_c_gives_back_what_has_not_started_and_settles_what_runs(make):
     flags = make(lanes={"default": 1})
     started, done = [], []
@@ -307,6 +311,7 @@ def test_ctrl_c_gives_back_what_has_not_started_and_settles_what_runs(make):
     assert flags.status()["consumers"] == []
 
 
+@pytest.mark.long
 def test_stop_gives_back_what_has_not_started(make):
     flags = make(lanes={"default": 1})
     done = []

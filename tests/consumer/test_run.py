@@ -68,6 +68,7 @@ def claim_many_behind_one(site, gate, until, do="wait"):
     until(lambda: len(site.flags.find(state="claimed")) > 1)  # How many depends on how fast the first were.
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stop", STOPS)
 def test_a_stop_gives_back_what_has_not_started_and_lets_the_running_handler_finish(site, consume, until, tmp_path, stop):
     child = consume()
@@ -85,6 +86,7 @@ def test_a_stop_gives_back_what_has_not_started_and_lets_the_running_handler_fin
     assert "Traceback" not in child.log.read_text()
 
 
+@pytest.mark.long
 def test_a_handler_can_ask_whether_to_stop_and_goes_on_after_the_restart(site, consume, until):
     site.raise_("work", 1, do="patient")
     child = consume()
@@ -96,6 +98,7 @@ def test_a_handler_can_ask_whether_to_stop_and_goes_on_after_the_restart(site, c
     assert site.flags.find(due=True) == [flag]
 
 
+@pytest.mark.long
 def test_a_signal_is_seen_at_once_although_the_main_thread_does_not_wake(site, consume, until):
     """The kernel may give it to any thread, or to the main one just before it goes to sleep."""
     child = consume()
@@ -106,6 +109,7 @@ def test_a_signal_is_seen_at_once_although_the_main_thread_does_not_wake(site, c
     assert "stopping (SIGTERM)" in child.log.read_text()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stop", STOPS)
 def test_a_second_signal_ends_at_once_and_loses_nothing(site, consume, until, tmp_path, stop):
     child = consume(shutdown_timeout=60)
@@ -123,6 +127,7 @@ def test_a_second_signal_ends_at_once_and_loses_nothing(site, consume, until, tm
     assert ledger.attempts("slow:1") == [1, 1], "ended on purpose, so nobody is charged"
 
 
+@pytest.mark.long
 def test_a_hangup_is_ignored_where_whoever_started_the_consumer_ignores_it(site, spawn, db_path, tmp_path, until):
     child = spawn("nohup", *command("run", (db_path, tmp_path / "journal")))
     until(lambda: "flagsweep sweeps" in child.log.read_text())
@@ -133,6 +138,7 @@ def test_a_hangup_is_ignored_where_whoever_started_the_consumer_ignores_it(site,
     assert child.wait(5) == 0 and "stopping (SIGTERM)" in child.log.read_text()
 
 
+@pytest.mark.long
 def test_two_signals_at_one_instant_are_one(site, consume, until, tmp_path):
     """`timeout` signals its child, and then the group, in which the child is."""
     child = consume(shutdown_timeout=60)
@@ -145,6 +151,7 @@ def test_two_signals_at_one_instant_are_one(site, consume, until, tmp_path):
     assert "slow:1" in site.journal.flags("end"), "its handler was given time to end"
 
 
+@pytest.mark.long
 def test_a_handler_that_outlasts_the_shutdown_timeout_is_left_and_runs_again(site, consume, until, tmp_path):
     child = consume(shutdown_timeout=0.3)
     claim_many_behind_one(site, tmp_path / "gate", until)
@@ -206,6 +213,7 @@ def test_run_without_tables_names_the_path_and_the_command(db_path, tmp_path):
 # One consumer.
 
 
+@pytest.mark.long
 def test_a_second_run_refuses_and_says_who_runs(site, consume):
     first = consume()
     second = consume()
@@ -242,6 +250,7 @@ def test_a_sweep_beside_a_living_run_is_allowed_and_runs_nothing_twice(site, con
 # Lanes.
 
 
+@pytest.mark.long
 def test_a_long_handler_in_one_lane_never_holds_up_another(site, until, tmp_path):
     gate = tmp_path / "gate"
     with running(site.flags, until):
@@ -255,6 +264,7 @@ def test_a_long_handler_in_one_lane_never_holds_up_another(site, until, tmp_path
         until(site.is_idle)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("busy", [False, True], ids=["quiet site", "busy site"])
 def test_a_long_handler_holds_up_none_of_its_batch_while_a_thread_is_free(site, until, tmp_path, busy):
     """Its batch mates were expected to be so fast that one thread was to do them all."""
@@ -294,6 +304,7 @@ def raising_all_the_time(site):
         thread.join()
 
 
+@pytest.mark.long
 def test_a_lane_whose_threads_are_all_busy_waits_without_work(site, until, tmp_path):
     """What waits behind them must not make the sweep spin, nor pile up wake-up calls."""
     pools = []
@@ -371,11 +382,11 @@ def test_a_lane_is_in_trouble_once_a_thread_died_or_all_its_handlers_hang():
     pool.running[2] = SimpleNamespace(began=now - 3)
     assert pool.trouble(5) is None and pool.trouble(None) is None
     assert "more than 2 s" in pool.trouble(2)
-    pool._starting = now - 9
+    pool._starting.since = now - 9
     assert "more than 2 s" in pool.trouble(2)
-    pool._starting = now - 11
+    pool._starting.since = now - 11
     assert pool.trouble(None) == "a thread has not started within 10 s"
-    pool._starting = None
+    pool._starting.since = None
     pool._threads.append(threading.Thread(target=int))
     assert pool.trouble(None) is None, "it has not started yet"
     pool._threads[0].start()
@@ -385,6 +396,7 @@ def test_a_lane_is_in_trouble_once_a_thread_died_or_all_its_handlers_hang():
     assert pool.trouble(None) is None, "they were told to end"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("lane", "spared"), [("slow", 0), ("mail", 1)])
 def test_a_lane_goes_on_where_the_system_has_no_more_threads_for_a_while(site, until, monkeypatch, tmp_path, lane, spared):
     """A thread that could not be started was counted as one for ever: the lane stood still."""
@@ -412,6 +424,7 @@ def short_minute(monkeypatch):
     monkeypatch.setattr(huey.consumer.Scheduler, "periodic_task_seconds", 0.5)
 
 
+@pytest.mark.long
 def test_without_a_watcher_the_sweep_of_the_minute_gets_everything_done(make, until, short_minute):
     site = make(watch="off")
     with running(site.flags, until):
@@ -421,6 +434,7 @@ def test_without_a_watcher_the_sweep_of_the_minute_gets_everything_done(make, un
     assert Ledger(site.journal.events()).lost() == []
 
 
+@pytest.mark.long
 def test_a_wiped_queue_loses_nothing(make, until, short_minute):
     """With its messages go its locks: the claims alone keep two sweeps apart."""
     site = make(watch="off")

@@ -61,6 +61,7 @@ def watched(request, make, until):
 # Commits.
 
 
+@pytest.mark.long
 def test_a_commit_of_this_process_starts_a_handler_at_once(watched, until):
     for number in range(1, 21):
         began = time.monotonic()
@@ -78,6 +79,7 @@ def test_a_commit_of_a_program_that_knows_nothing_but_sqlite_starts_a_handler_at
         assert child.wait(5) == 0, child.log.read_text()
 
 
+@pytest.mark.long
 def test_a_commit_is_seen_however_long_after_its_write_it_comes(watched, until):
     """With a slow disk the log is written long before the commit can be read."""
     db = watched.flags.database
@@ -92,6 +94,7 @@ def test_a_commit_is_seen_however_long_after_its_write_it_comes(watched, until):
         assert started(watched, f"work:{number}") - committed < AT_ONCE
 
 
+@pytest.mark.long
 def test_an_own_row_that_is_set_starts_its_handler_at_once(watched, until):
     """Also right after another: looking for own rows may take a tenth of the time only."""
     for number in range(1, 16):
@@ -129,6 +132,7 @@ class EarlyClock(Clock):
         return super().monotonic() - self.began
 
 
+@pytest.mark.long
 def test_an_own_row_that_may_not_be_looked_for_at_once_is_found_a_little_later_by_whatever_clock(make, until):
     site = make(clock=EarlyClock())
     with running(site.flags, until):
@@ -149,6 +153,16 @@ def test_commits_that_make_nothing_due_start_no_sweep(watched, until, monkeypatc
     assert not claims
 
 
+def test_a_lane_that_cannot_look_for_own_rows_is_not_asked_to_all_the_time(watched, until, monkeypatch):
+    """It was asked a thousand times a second for as long as another program held the file."""
+    discovery = next(lane.discovery for lane in lanes() if lane.discovery.has_rows)
+    seen, began = looks(monkeypatch), time.monotonic()
+    monkeypatch.setattr(discovery, "find", lambda in_hand: [])  # Its turn comes no further than to here.
+    discovery.wake_at = began - 1
+    until(lambda: time.monotonic() > began + 1)
+    assert 1 <= len(seen) < 100
+
+
 def lanes():
     """Return the lanes of the consumer that runs in this process."""
     return list(next(t for t in threading.enumerate() if isinstance(t, Watcher))._lanes.values())
@@ -164,6 +178,7 @@ def looks(monkeypatch):
 # Due times.
 
 
+@pytest.mark.long
 def test_a_due_time_in_the_near_future_is_kept(watched, until):
     """Long before the next minute, and not before its time."""
     delays = {1: 0.05, 2: 0.2, 3: 0.4}
@@ -185,6 +200,7 @@ def test_a_due_time_that_comes_forward_is_kept(watched, until):
     assert started(watched, "work:2") is None
 
 
+@pytest.mark.long
 def test_a_retry_comes_when_its_backoff_is_over(watched, until):
     watched.raise_("work", 1, do="retry", seconds=0.2)
     until(lambda: watched.journal.flags("start").count("work:1") == 2, limit=AT_ONCE)
@@ -250,6 +266,7 @@ def test_a_database_that_is_not_in_wal_mode_is_polled(site, until, caplog):
     assert "commits seen by polling" in caplog.text
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("error", [flagsweep.DatabaseAway("the disk is gone"), MemoryError()])
 def test_the_watcher_survives_a_database_that_cannot_be_read_for_a_while(watched, until, monkeypatch, error):
     broken, look = [], watched.flags.store.changes

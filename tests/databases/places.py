@@ -92,7 +92,8 @@ class Place:
                 with suppress(FileNotFoundError):
                     os.unlink(urlsplit(self.url).path[1:] + ending)
         elif self.tables():
-            self.ask("DROP TABLE " + ", ".join(self.tables()))
+            drop = "DROP TABLE " + ", ".join(f'"{each}"' if self.kind == "postgresql" else each for each in self.tables())
+            self.ask(*(["SET foreign_key_checks = 0"] if self.kind == "mysql" else []), drop)
 
 
 def on(*kinds):

@@ -1,7 +1,11 @@
 """A SQLite file through APSW, which brings a SQLite library of its own. The conformance suite runs over it, too."""
 
+import asyncio
+import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import apsw
 import pytest
@@ -68,6 +72,33 @@ def test_two_libraries_in_one_process_are_refused(tmp_path):
         FlagSweep(tmp_path / "site.db", driver="other")
 
 
+def test_a_raise_over_pythons_library_beside_our_apsw_is_refused(tmp_path):
+    """As Django, SQLAlchemy or sqlite3 would open the file: said at once, said later, or said with the raise."""
+    refused = pytest.raises(ConfigError, match=r"two SQLite libraries in one process.*3\.51\.3")
+    with closing(sqlite3.connect(tmp_path / "site.db")) as theirs:
+        with refused:
+            FlagSweep(tmp_path / "site.db", driver="apsw", connection=theirs)
+        flags = FlagSweep(tmp_path / "site.db", driver="apsw")
+        flags.init()
+        work = flags.handler("work")(lambda: None)
+        with refused:
+            flags.configure(connection=theirs)
+        assert flags.connection is None
+        with refused:
+            work.using(connection=theirs).raise_flag()
+        with refused:
+            asyncio.run(work.using(connection=theirs).araise_flag())
+    assert work.using(connection=flags.database).raise_flag().how == "new"
+    flags.connections.close_thread()
+
+
+def test_a_raise_over_a_sites_other_apsw_database_is_none_through_another_library(site):
+    flags = FlagSweep(site.database, driver="apsw", connection=site)
+    flags.init()
+    assert flags.handler("work")(lambda: None).raise_flag().how == "new"
+    site.close()
+
+
 def test_without_apsw_the_error_says_what_to_install(db_path, monkeypatch):
     databases.apsw_database.cache_clear()
     monkeypatch.setitem(sys.modules, "apsw", None)
@@ -93,6 +124,24 @@ def test_a_locked_file_is_away_and_back_again(site, tmp_path):
     finally:
         holder.communicate("")
     assert flags.sweep() == {"lowered": 1}
+
+
+def test_doctor_advises_apsw_only_where_it_may_be_used(tmp_path, monkeypatch):
+    monkeypatch.setattr("flagsweep.databases.library.sqlite3.sqlite_version", "3.40.1")
+    with closing(sqlite3.connect(tmp_path / "site.db")) as theirs:
+        flags = FlagSweep(tmp_path / "site.db", connection=theirs)
+        flags.init()
+        assert re.match(r"use a Python.*3\.51\.3 .*keep backups", fix_of_sqlite(flags))
+    site = SqliteDatabase(tmp_path / "own.db")
+    flags = FlagSweep(site)
+    flags.init()
+    assert "playhouse.apsw_ext.APSWDatabase" in fix_of_sqlite(flags)
+    site.close()
+
+
+def fix_of_sqlite(flags):
+    (finding,) = [each for each in flags.doctor() if each.what == "SQLite"]
+    return finding.fix
 
 
 def test_doctor_looks_at_the_library_in_use_and_names_apsw_as_the_fix(tmp_path, monkeypatch):

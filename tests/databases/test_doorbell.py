@@ -107,6 +107,7 @@ def test_a_consumer_hears_it_at_once_whatever_it_would_wait_for(flags, door):
         bell.free()
 
 
+@pytest.mark.long
 def test_a_full_bell_and_one_that_nobody_has_any_more_hinder_no_raise(flags, door):
     gone = door.path.with_name("bell-gone")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as dead:
@@ -131,6 +132,7 @@ def test_what_anybody_says_is_a_hint_or_nothing(flags, door, garbage):
     assert door.heard() == set()
 
 
+@pytest.mark.long
 def test_raises_in_a_loop_ring_after_a_pause_and_not_each(flags, door, monkeypatch):
     monkeypatch.setattr(doorbell, "PAUSE", 3600.0)
     for n in range(50):

@@ -70,6 +70,7 @@ def test_calling_init_again_changes_nothing(place):
     assert (place.layout(), place.versions()) == (before, [*range(1, NOW_AT + 1)])
 
 
+@pytest.mark.long
 @every_database
 @pytest.mark.parametrize("rounds", [1, pytest.param(5, marks=pytest.mark.slow)])
 def test_ten_processes_may_init_at_once(place, later, rounds):

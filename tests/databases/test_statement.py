@@ -23,8 +23,8 @@ def url(request, db_path):
 
 
 @pytest.fixture
-def flags(url, tmp_path):
-    flags = FlagSweep(url, clock=FakeClock(NOW), state_dir=tmp_path / "state")
+def flags(ready_url, tmp_path):
+    flags = FlagSweep(ready_url, clock=FakeClock(NOW), state_dir=tmp_path / "state")
     flags.init()
     flags.handler("work")(lambda n: None)
     yield flags
@@ -88,7 +88,7 @@ def test_a_raise_over_a_plain_connection_says_what_it_did(flags, plain):
         done.append(dialect.raise_over(over(plain), "work", ITEM, TERMS))
         plain.commit()
     (flag,) = flags.find()
-    assert done == [(flag.id, "new"), (flag.id, "coalesced")]
+    assert done == [(flag.id, "new", 1), (flag.id, "coalesced", 2)]
 
 
 def test_a_claim_is_lowered_over_a_plain_connection(flags, plain):

@@ -1,6 +1,7 @@
 """What a URL or a path says of a database, as we write it and as other layers do."""
 
 import re
+import ssl
 from pathlib import Path
 
 import pytest
@@ -189,3 +190,19 @@ def test_a_mysql_url_of_another_layer_connects(mysql_url, tmp_path):
     flags.handler("work")(lambda n: None).raise_flag(1)
     assert flags.sweep() == {"lowered": 1}
     flags.connections.close_thread()
+
+
+def test_connections_to_mysql_share_what_they_need_for_tls(mysql_url, tmp_path, monkeypatch):
+    """PyMySQL would read the system's certificates for each."""
+    made, make = [], ssl.create_default_context
+    monkeypatch.setattr(ssl, "create_default_context", lambda **given: made.append(given) or make(**given))
+    for _ in range(3):
+        flags = FlagSweep(mysql_url, state_dir=tmp_path / "state")
+        flags.init()
+        flags.sweep()
+        assert flags.database.connection().ssl, "TLS is spoken where the server does"
+        flags.database.close()
+        flags.connections.close_thread()
+    assert len(made) <= 1
+    with pytest.raises(Exception, match=r"nothing\.pem|No such file"):
+        FlagSweep(f"{mysql_url}?ssl_ca=/nothing.pem", state_dir=tmp_path / "state").init()

@@ -149,7 +149,7 @@ def suspended(place):
     child = place.consume()
     site.raise_("work", 1, do="wait", gate=gate)
     until(lambda: "work:1" in site.journal.flags("start"))
-    freeze(child)
+    freeze(child, place.database)
     site.raise_("work", 2, do="touch", gate=gate)
     site.flags.sweep()
     child.send_signal(signal.SIGCONT)

@@ -131,14 +131,14 @@ def naive_datetime():
 
 def catch_exception_only():
     """What is no Exception goes up through the thread."""
-    failed = Performer._failed
+    failed = Performer.failed
 
     def _failed(self, handler, error):
         if not isinstance(error, Exception):
             raise error
         return failed(self, handler, error)
 
-    Performer._failed = _failed
+    Performer.failed = _failed
 
 
 def claim_without_a_token():

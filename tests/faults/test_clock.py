@@ -75,7 +75,7 @@ def test_f18_a_consumer_that_was_suspended_goes_on_and_repeats_nothing(backend, 
         site.flags.handlers["work"].using(delay=seconds / 2).raise_flag(n=n)
         site.journal.write("raised", f"work:{n}")
     until(lambda: len(site.journal.flags("end")) > 20)
-    freeze(child)
+    freeze(child, backend.database)
     began = time.monotonic()
     for n in range(3000, 3010):
         site.raise_("work", n)
@@ -117,7 +117,7 @@ def test_f18_the_schedules_of_a_suspended_consumer_catch_up_once(backend, until,
     times = {name: row.next_at for name, row in site.schedules().items()}
     child = backend.consume()
     until(lambda: len(occurrences(site)) >= 6)
-    freeze(child)
+    freeze(child, backend.database)
     began = time.monotonic()
     until(lambda: time.monotonic() - began >= seconds, limit=seconds + 5, every=0.05)
     os.kill(child.pid, signal.SIGCONT)

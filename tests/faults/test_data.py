@@ -180,11 +180,11 @@ def noted(error):
 
 
 def test_f26_every_failure_is_recorded_whatever_its_text(backend, flags, report):
-    @flags.handler(max_attempts=1, backoff=0)
+    @flags.handler(max_attempts=1, backoff=0, breaker=None)
     def fail(name):
         raise ERRORS[name]()
 
-    @flags.handler(max_attempts=1, atomic=True)
+    @flags.handler(max_attempts=1, atomic=True, breaker=None)
     def fail_within(name):
         raise ERRORS[name]()
 
@@ -211,7 +211,7 @@ def test_f26_text_comes_back_as_it_was_or_is_refused(backend, flags, report):
     def keep(name, text):
         payloads[name] = text
 
-    @flags.handler(backoff=0)
+    @flags.handler(backoff=0, breaker=None)
     def come_far(name, flag):
         if flag.cursor is None:
             flag.progress({"text": TEXTS[name]})

@@ -329,7 +329,7 @@ def zombie(backend, until):
         site.raise_many("exact", range(1, 21), do="effect")
         site.raise_many("work", range(2, 21))
     until(lambda: "work:1" in site.journal.flags("start") and len(site.flags.find(state="claimed", limit=None)) > 1)
-    freeze(child)
+    freeze(child, backend.database)
     (consumer,) = [each["id"] for each in site.flags.status()["consumers"]]
     with site.flags.database.connection_context():
         stolen = len(site.flags.find(state="claimed", limit=None))
@@ -337,7 +337,7 @@ def zombie(backend, until):
     site.flags.connections.close_engine()
     heir = backend.consume(mode="sweep", lanes=lanes)
     until(lambda: site.journal.flags("start").count("work:1") == 2)
-    freeze(heir)
+    freeze(heir, backend.database)
     before = set(site.up())
     child.send_signal(signal.SIGCONT)
     Path(gate).touch()

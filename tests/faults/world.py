@@ -126,9 +126,9 @@ class MortalStore(Store):
         self.reach("settled")
         return state
 
-    def settle_within(self, claimed, lower_row):
+    def settle_within(self, claimed, *rest):
         self.reach("settle within")
-        how = super().settle_within(claimed, lower_row)
+        how = super().settle_within(claimed, *rest)
         self.reach("settled within")
         return how
 
@@ -143,10 +143,10 @@ class Hands(Pool):
     at_a_time = sys.maxsize
 
     def room(self, kind):
-        return self.ahead - len(self._todo)
+        return self.ahead - len(self.todo)
 
-    def free_threads(self):
-        return self.room("")
+    def free_places(self, kind):
+        return self.room(kind)
 
     def learn(self, kind, count, spent):
         """Learn nothing: what a run took is of this machine, and would make the next one another."""

@@ -256,6 +256,7 @@ def _walk(steps, threshold=3):
     return state, now
 
 
+@pytest.mark.long
 @settings(max_examples=100)
 @given(STEPS, st.sampled_from([0, YEAR, -YEAR, HOUR, -HOUR]))
 def test_whatever_the_clock_did_a_probe_may_go_within_a_quarter_of_an_hour_and_opens_the_gate(steps, drift):
@@ -272,6 +273,7 @@ def test_whatever_the_clock_did_a_probe_may_go_within_a_quarter_of_an_hour_and_o
 OUTCOME = st.tuples(st.integers(1, 9), st.sampled_from(["A", "B", None]), st.integers(0, 1))
 
 
+@pytest.mark.long
 @settings(max_examples=100)
 @given(STEPS, st.lists(OUTCOME, max_size=20), st.integers(0, 20))
 def test_two_consumers_noting_one_after_the_other_are_as_one(steps, outcomes, cut):
@@ -347,6 +349,7 @@ def test_a_provider_that_comes_and_goes_buries_no_flag(up, every):
     assert site.done(by=4 * HOUR) == 500
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("block", [1, 10, 50])
 def test_ten_percent_of_poison_leaves_the_healthy_nine_tenths_of_their_pace(block):
     def at_the_end(threshold):

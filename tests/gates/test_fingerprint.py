@@ -151,6 +151,7 @@ def test_an_odd_type_is_told_as_well_as_it_can_be(kind, told):
 NAME = st.text(min_size=1, max_size=300).filter(lambda text: "\0" not in text)
 
 
+@pytest.mark.long
 @given(NAME, NAME, NAME)
 def test_it_is_short_and_on_one_line_whatever_things_are_called(file, module, name):
     kind = type(name, (Exception,), {"__module__": module})

@@ -120,6 +120,7 @@ def _holds_to_the_clock(windows, zone, now):
     assert quiet.closed_until(now, zone) == (change if closed else None)
 
 
+@pytest.mark.long
 @settings(max_examples=60)
 @given(QUIET, AROUND)
 def test_around_clock_changes_it_is_closed_exactly_while_the_clock_shows_a_time_of_a_window(windows, around):

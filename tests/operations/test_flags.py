@@ -123,6 +123,7 @@ def test_discard_drops_dead_flags_alone_and_keeps_the_reason(mixed, db_path):
     ]
 
 
+@pytest.mark.long
 def test_thousands_of_dead_flags_are_retried_or_discarded_together(flags, db_path):
     idle(flags).raise_many([(n,) for n in range(3000)])
     plain(db_path, "UPDATE flagsweep_flag SET state = 'dead', died_at = 0")

@@ -15,8 +15,8 @@ IDLE = {"due": 0, "oldest_due_s": None, "per_minute": 0.0, "success": None, "p50
 
 
 @pytest.fixture
-def flags(url, clock, tmp_path):
-    flags = FlagSweep(url, clock=clock, state_dir=str(tmp_path / "state"), threads=1)
+def flags(ready_url, clock, tmp_path):
+    flags = FlagSweep(ready_url, clock=clock, state_dir=str(tmp_path / "state"), threads=1)
     flags.init()
     yield flags
     flags.connections.close_thread()

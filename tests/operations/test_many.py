@@ -22,7 +22,7 @@ from flagsweep.sweep.records import Records
 
 pytestmark = pytest.mark.long
 
-MANY = 6000
+MANY = 4500
 
 
 @pytest.fixture

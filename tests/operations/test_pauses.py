@@ -20,8 +20,8 @@ SOON = 1.5
 
 
 @pytest.fixture
-def flags(url, clock, tmp_path):
-    flags = FlagSweep(url, clock=clock, state_dir=tmp_path / "state", threads=2)
+def flags(ready_url, clock, tmp_path):
+    flags = FlagSweep(ready_url, clock=clock, state_dir=tmp_path / "state", threads=2)
     flags.init()
     yield flags
     flags.database.close()
@@ -434,6 +434,7 @@ def consumer(url, tmp_path, until, **settings):
     flags.connections.close_thread()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("watch", ["auto", "off"])
 def test_a_running_consumer_obeys_a_pause_and_a_resume_within_a_second(url, tmp_path, until, watch, caplog):
     if watch == "off" and not url.startswith("sqlite"):

@@ -15,6 +15,7 @@ def test_a_queue_in_the_sites_own_database_or_beside_one_in_memory_is_refused(db
         FlagSweep(":memory:", queue=f"sqlite:///{db_path}")
 
 
+@pytest.mark.long
 def test_the_queue_in_memory_loads_nothing_of_a_shared_one(db_path, env):
     code = (
         "import sys, flagsweep; flags = flagsweep.FlagSweep(sys.argv[1]); flags.init(); flags.handler('work')(lambda: None)\n"

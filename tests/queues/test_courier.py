@@ -64,6 +64,7 @@ def test_a_connection_that_was_cut_is_made_anew_without_a_rest(courier, store):
     assert (store.opened, store.closed) == (2, 1) and courier.ask(lambda given: given) is store
 
 
+@pytest.mark.long
 def test_nobody_waits_for_a_store_that_does_not_answer(courier, until):
     gate, done = threading.Event(), []
     try:

@@ -2,12 +2,14 @@
 
 import threading
 
+import pytest
 from queue_rig import client_of, flood, garbage
 from work import running
 
 from flagsweep.sweep.lane import Lane
 
 
+@pytest.mark.long
 def test_ten_thousand_messages_of_garbage_are_dropped_and_none_is_executed(url, make, tmp_path, until, caplog):
     work = make(url, watch="off")
     store = client_of(work)
@@ -24,6 +26,7 @@ def test_ten_thousand_messages_of_garbage_are_dropped_and_none_is_executed(url, 
     assert len([r for r in caplog.records if "dropped" in r.getMessage()]) == 1
 
 
+@pytest.mark.long
 def test_a_consumer_leaves_the_nudges_of_lanes_that_it_does_not_sweep(url, make, until, never):
     work = make(url)
     store, asked, mine = client_of(work), [], {"mail"}

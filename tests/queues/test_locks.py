@@ -74,6 +74,7 @@ def test_a_lane_has_as_many_locks_as_it_has_slots(url, make, patient):
         pass
 
 
+@pytest.mark.long
 def test_a_killed_consumers_lock_is_free_as_soon_as_it_is_rescued(
     url, make, until, spawn, db_path, tmp_path, monkeypatch, patient
 ):

@@ -15,6 +15,7 @@ from flagsweep.queues.place import Place
 from flagsweep.queues.sqlite import SqliteQueue
 
 
+@pytest.mark.long
 def test_a_raise_nudges_a_consumer_that_sees_no_commit_itself(url, make, until):
     work = make(url, watch="off")
     with running(work.flags, until):
@@ -27,6 +28,7 @@ def test_a_raise_nudges_a_consumer_that_sees_no_commit_itself(url, make, until):
         until(work.is_idle)
 
 
+@pytest.mark.long
 def test_what_another_process_raises_nudges_too_although_that_ends_at_once(url, make, until, spawn, db_path):
     work = make(url, watch="off")
     code = (
@@ -90,6 +92,7 @@ def test_a_transaction_of_many_raises_nudges_each_lane_once(quiet, until):
     assert sorted(posted) == ["default", "mail"]
 
 
+@pytest.mark.long
 def test_a_storm_of_raises_sends_few_nudges(quiet):
     work, posted = quiet
     with work.flags.database.connection_context():

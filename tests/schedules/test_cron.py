@@ -158,6 +158,7 @@ def check(change, text):
         assert spec.next(moment) == next((each for each in expected if each > moment), spec.next(high))
 
 
+@pytest.mark.long
 @settings(max_examples=15)
 @given(changed())
 def test_next_latest_and_count_say_what_a_look_at_the_clock_in_each_minute_says(case):

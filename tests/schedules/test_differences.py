@@ -100,6 +100,7 @@ def differences(change, text):
         yield row_of_croniter(change, spec, ours, theirs)
 
 
+@pytest.mark.long
 @settings(max_examples=15)
 @given(changed())
 def test_every_difference_about_a_change_of_the_clock_is_in_the_tables(case):
@@ -146,6 +147,7 @@ def row_of_text(text):
     return "starred day" if any(day.startswith("*/") for day in days) and "*" not in days else None
 
 
+@pytest.mark.long
 @settings(max_examples=60)
 @given(st.tuples(*map(terms, NUMBERS)).map(" ".join))
 def test_so_is_every_difference_from_croniter_without_any_change_of_the_clock(text):

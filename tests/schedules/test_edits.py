@@ -42,11 +42,13 @@ def lateness(runs, n, until):
     return (began - intended).total_seconds()
 
 
+@pytest.mark.long
 def test_a_schedule_that_is_added_fires_at_its_time(site, runs, until):
     site.schedules.add("added", "work", at=soon(), arguments=(1,))
     assert lateness(runs, 1, until) < SOON
 
 
+@pytest.mark.long
 def test_a_schedule_that_is_edited_to_fire_soon_does_so(site, runs, until):
     site.schedules.add("edited", "work", cron="0 4 1 1 *", arguments=(1,))
     site.schedules.edit("edited", at=soon(), arguments=(2,))

@@ -73,6 +73,7 @@ TEXTS = st.tuples(
 SAID: dict[str, tuple] = {}
 
 
+@pytest.mark.long
 @settings(max_examples=120)
 @given(TEXTS)
 def test_two_expressions_of_different_meaning_are_never_called_the_same(text):

@@ -140,6 +140,7 @@ def test_occurrences_of_what_is_not_unique_are_flags_of_their_own(site):
 # Several consumers.
 
 
+@pytest.mark.long
 def test_an_occurrence_is_fired_by_one_of_many(site):
     site.handler.cron("* * * * *", missed="all")
     site.sweep()

@@ -141,6 +141,7 @@ def test_any_text_is_a_spec_or_refused_with_a_place_within_it(sort, text):
         assert parse(sort, spec.text) == spec
 
 
+@pytest.mark.long
 @settings(max_examples=100)
 @given(st.lists(st.text("0123456789*/-,#LW", min_size=1, max_size=5), min_size=5, max_size=5).map(" ".join))
 def test_what_cronsim_refuses_is_refused_and_little_else(text):

@@ -32,6 +32,7 @@ def lingering(site, until):
         yield lanes
 
 
+@pytest.mark.long
 @on_each_database
 def test_what_is_due_for_an_idle_consumer_goes_through_no_queue(site, lingering, until, monkeypatch):
     enqueued, enqueue = [], site.flags.huey.storage.enqueue
@@ -63,6 +64,7 @@ def test_a_claim_at_once_that_fails_is_made_good_by_a_sweep(site, lingering, unt
     assert failed and sorted(site.journal.flags("end")) == [f"mail:{n}" for n in range(6)]
 
 
+@pytest.mark.long
 @on_each_database
 def test_what_is_claimed_at_once_while_no_thread_can_be_started_waits_for_one_and_no_longer(site, lingering, until, monkeypatch):
     refused, start = [], threading.Thread.start
@@ -117,6 +119,7 @@ def test_more_than_there_are_threads_are_claimed_by_a_sweep_meanwhile(site, ling
     assert Ledger(site.journal.events()).lost() == []
 
 
+@pytest.mark.long
 @on_each_database
 def test_a_stop_lets_what_was_claimed_at_once_finish_and_settles_it(site, until, tmp_path):
     gate = tmp_path / "gate"

@@ -148,6 +148,7 @@ def test_a_raise_within_an_atomic_handler_is_rolled_back_with_it(flags, db_path)
     assert [flag.kind for flag in flags.find()] == ["work"]
 
 
+@pytest.mark.long
 def test_progress_within_an_atomic_handler_goes_the_way_of_its_effect(flags, db_path, clock):
     seen = []
 
@@ -187,6 +188,7 @@ def test_atomic_handlers_run_one_at_a_time(flags, db_path):
     assert effects(db_path) == set(range(100))
 
 
+@pytest.mark.long
 def test_atomic_handlers_and_others_share_the_writer(flags, db_path):
     atomic = flags.handler("atomic", atomic=True)(lambda n: write(flags, n))
     loose = flags.handler("loose")(lambda n: write(flags, n))
@@ -290,6 +292,7 @@ MISUSE = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("misuse", MISUSE)
 @pytest.mark.parametrize("then", ["return", "raise"])
 def test_no_misuse_of_the_transaction_lowers_a_flag_without_its_effect(flags, db_path, misuse, then):

@@ -16,8 +16,8 @@ HOWS = ("succeeded", "failed", "dead", "snoozed", "discarded", "expired")
 
 
 @pytest.fixture
-def flags(url, clock, tmp_path):
-    flags = FlagSweep(url, clock=clock, state_dir=tmp_path / "state", threads=2)
+def flags(ready_url, clock, tmp_path):
+    flags = FlagSweep(ready_url, clock=clock, state_dir=tmp_path / "state", threads=2)
     flags.init()
     yield flags
     flags.connections.close_thread()

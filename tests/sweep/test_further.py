@@ -12,8 +12,8 @@ HOUR = 3600
 
 
 @pytest.fixture
-def flags(url, clock, tmp_path):
-    flags = FlagSweep(url, clock=clock, state_dir=tmp_path / "state", threads=1)
+def flags(ready_url, clock, tmp_path):
+    flags = FlagSweep(ready_url, clock=clock, state_dir=tmp_path / "state", threads=1)
     flags.init()
     yield flags
     flags.connections.close_engine()
@@ -44,6 +44,7 @@ def is_dead(flags):
     return lambda: only(flags).state == "dead"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("a_run_each", [True, False])
 def test_a_collector_of_many_pages_does_not_die_of_scattered_failures(flags, clock, a_run_each):
     failed, attempts = [], []
@@ -106,6 +107,7 @@ def test_what_was_rolled_back_is_no_progress(flags, clock, atomic):
     assert sweep_until(flags, clock, is_dead(flags)) == 3
 
 
+@pytest.mark.long
 def test_who_only_pretends_to_come_further_dies_after_many_more_attempts(flags, clock, few):
     def pretends(flag):
         flag.progress(clock.now())
@@ -117,6 +119,7 @@ def test_who_only_pretends_to_come_further_dies_after_many_more_attempts(flags, 
     assert flags.retry() == 1 and sweep_until(flags, clock, is_dead(flags)) == 15, "it starts from scratch"
 
 
+@pytest.mark.long
 def test_pages_that_come_make_good_the_failures_between_them(flags, clock, few):
     """A collector that never ends, such as one that asks for what is new each hour, must not die of old age."""
     runs = []
@@ -170,6 +173,7 @@ def test_who_kills_its_process_after_every_other_page_dies_hardly_later(flags, c
     assert deaths == 4, "three deaths, less what two pages between make good"
 
 
+@pytest.mark.long
 def test_a_success_forgets_all_that_failed_before(flags, clock, few):
     fails = [True]
 

@@ -321,6 +321,20 @@ def test_what_was_shut_before_hurries_nobody_and_what_is_shut_by_another_does(de
     assert two.gates.known.shut
 
 
+@pytest.mark.parametrize("told", ["its own failures", "its next claim"])
+def test_who_learns_of_anothers_outage_gives_back_what_it_has_claimed_ahead_however_it_learns(desk_for, told):
+    """It read the rows later than it had learned of it otherwise, and took that for old."""
+    one = desk_for(breaker=5, rate="1000/s burst 1000")
+    two = Desk(one.flags, consumer=2)
+    two.gates.known.refresh(two.now)
+    claimed = two.turn(two.claim)
+    one.turn(lambda: one.fail(one.store.claim("work", 0, 5, 1, one.now, new_token())))
+    two.turn((lambda: two.fail(claimed[:5])) if told == "its own failures" else two.claim)
+    two.gates.known.refresh(two.now)
+    assert not two.gates.has_heard("work"), "what waits for its gate's answer is not to start"
+    assert two.gates.is_behind(claimed[-1], two.gates.known.take_shut())
+
+
 @pytest.mark.parametrize("options", [{"budget": "10/d"}, {"rate": "10/d burst 10"}], ids=str)
 def test_who_reads_that_a_limit_is_used_up_asks_for_nothing_unless_a_wrong_clock_wrote_it(desk_for, options):
     one = desk_for(**options)

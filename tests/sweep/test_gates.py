@@ -1,5 +1,6 @@
 """Gates: what is paused, limited or whose provider is away waits; what waits costs nothing, and nothing is lost."""
 
+import itertools
 import sqlite3
 import threading
 import time
@@ -11,14 +12,15 @@ from rig import Oops, lane_of
 
 from flagsweep import Backoff, ConfigError, DatabaseAway, Discard, FlagSweep, Retry, Snooze
 from flagsweep.sweep.records import Records
+from flagsweep.sweep.threads import Pool
 
 MINUTE, HOUR = 60, 3600
 THREADS = 4
 
 
 @pytest.fixture
-def flags(url, clock, tmp_path):
-    flags = FlagSweep(url, clock=clock, state_dir=tmp_path / "state", threads=THREADS)
+def flags(ready_url, clock, tmp_path):
+    flags = FlagSweep(ready_url, clock=clock, state_dir=tmp_path / "state", threads=THREADS)
     flags.init()
     yield flags
     flags.connections.close_thread()
@@ -107,6 +109,17 @@ def test_what_expired_or_was_given_back_takes_nothing_of_a_rate(flags, clock):
     clock.advance(2)
     assert +flags.sweep() == {"expired": 1, "lowered": 2}, "the token of the one that did not run is there again"
     assert len(ran) == 4
+
+
+@pytest.mark.parametrize("options", [{}, {"per": "n"}], ids=str)
+def test_a_sweep_does_all_that_its_rate_lets_through_though_threads_that_have_just_ended_count_as_busy(
+    flags, monkeypatch, options
+):
+    """A claim that found no thread free had the kind wait for 50 ms, and a sweep with nothing else to do left its flags."""
+    make(flags, rate="100/h burst 100", **options)
+    free, answers = Pool.free_places, itertools.cycle((False, True))
+    monkeypatch.setattr(Pool, "free_places", lambda pool, kind: free(pool, kind) if next(answers) else 0)
+    assert +flags.sweep() == {"lowered": 100}
 
 
 @pytest.mark.parametrize("options", [{"rate": "100/s"}, {"limit": 2}, {"per": "n", "budget": "5/d"}], ids=str)
@@ -215,6 +228,7 @@ def test_without_a_time_of_its_own_a_429_holds_the_others_back_as_long_as_its_ow
 # The breaker.
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", [{}, {"limit": 3}, {"rate": "600/s"}, {"per": "n"}])
 def test_a_provider_that_goes_while_much_is_claimed_ahead_costs_few_an_attempt(flags, options):
     state = failing(flags, **options)
@@ -299,6 +313,7 @@ def paging(flags):
     return state
 
 
+@pytest.mark.long
 def test_whoever_comes_further_and_asks_for_later_tells_that_the_provider_answers(flags, paging):
     paging["bad"] = lambda page: page % 6 == 0
     flags.sweep()
@@ -348,7 +363,7 @@ def test_what_was_called_back_does_not_start_though_the_answer_to_that_commit_wa
         with monkeypatch.context() as once, pytest.raises(Oops):
             once.setattr(flags.connections, "write", answered_by_nobody)
             lane._turn(Counter())
-        assert claimed > 0 and lane.pool.outstanding == 0 and not lane.pool._todo
+        assert claimed > 0 and lane.pool.outstanding == 0 and not lane.pool.todo
         lane._turn(Counter())
         assert lane.pool.outstanding == 0 and {flag.state for flag in flags.find()} == {"waiting"}
 
@@ -376,6 +391,7 @@ def test_another_kind_goes_on_while_one_waits(flags):
     assert len(ran) == 100 and len(state["tried"]) < 500
 
 
+@pytest.mark.long
 def test_no_flag_dies_of_an_outage_of_an_hour(flags, clock):
     state = failing(flags, backoff=None)
     state["handler"].raise_many([(n,) for n in range(20)])
@@ -419,6 +435,7 @@ def by_customer(flags, **options):
     return flags.handler("work", per="customer", **options)(work), ran
 
 
+@pytest.mark.long
 def test_a_flood_of_one_customer_starves_no_other(flags):
     work, ran = by_customer(flags)
     work.function = lambda customer, n: (time.sleep(0.001), ran.append(customer))

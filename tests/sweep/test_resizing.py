@@ -44,6 +44,7 @@ def pool_of(flags):
     return flags._runner._lanes["default"].pool
 
 
+@pytest.mark.long
 def test_one_thread_becomes_eight_and_then_two_while_handlers_run(db_path, until):
     site = Busy(db_path)
     with running(site.flags, until):
@@ -92,6 +93,7 @@ def test_a_sweep_has_the_threads_of_the_row_too(url, clock, tmp_path):
     flags.connections.close_thread()
 
 
+@pytest.mark.long
 def test_a_lane_never_grows_beyond_the_connections_of_the_sites_pool(db_path, until):
     site = Busy(
         PooledSqliteDatabase(db_path, max_connections=3, timeout=1, check_same_thread=False), lanes={"default": 1, "slow": 1}

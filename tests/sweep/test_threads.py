@@ -58,7 +58,7 @@ def claimed(token, payload=None, flag=17, consumer=1):
 @pytest.fixture
 def pool():
     pool = Pool("default", 2, Performer(), SimpleNamespace(id=1, box=None))
-    pool._done, pool._todo = Hooked(), Hooked()
+    pool._done, pool.todo = Hooked(), Hooked()
     yield pool
     pool._performer.may_go_on.set()
     pool.close(10)
@@ -105,7 +105,7 @@ def test_a_flag_that_still_runs_under_a_claim_that_was_given_back_waits_for_its_
     until(lambda: pool._parked)
     for _ in range(3):
         pool._unpark()
-        assert pool._parked and not pool._todo, "no thread is woken for it in vain"
+        assert pool._parked and not pool.todo, "no thread is woken for it in vain"
     pool._performer.may_go_on.set()
     collected(pool, until, [1, 2])
     assert pool._performer.performed == [1, 3, 2] and pool.outstanding == 0
@@ -118,7 +118,11 @@ def test_a_flag_that_is_taken_just_as_its_claim_is_given_back_does_not_run_under
         goes_on_as(pool, 2)
         pool.give([claimed(2, consumer=2)])
 
-    pool._todo.hook = given_back_and_claimed_anew
+    pool.todo.hook = given_back_and_claimed_anew
     pool.give([claimed(1)])
     collected(pool, until, [1, 2])
     assert pool._performer.performed == [2] and pool.outstanding == 0
+
+
+def test_a_pool_has_few_enough_attributes_for_python_to_read_them_the_short_way(pool):
+    assert len(vars(pool)) < 30

@@ -47,6 +47,7 @@ for n in range(5):
 """
 
 
+@pytest.mark.long
 def test_a_process_dies_the_nth_time_it_reaches_its_point_and_leaves_the_name(db_path, tmp_path, env):
     log = tmp_path / "reached"
     names = {"FLAGSWEEP_CRASH_AT": "raise.after:3", "FLAGSWEEP_CRASH_LOG": str(log), "FILE": str(db_path)}
