@@ -30,6 +30,7 @@ def kill_the_sweeper(site, until, times):
     killed, took = {}, []
     for _ in range(times):
         pid = site.sweeper(until)
+        until(lambda pid=pid: not site.ends_if_killed(pid))
         since = time.monotonic()
         os.kill(pid, signal.SIGKILL)
         killed[pid] = since
