@@ -181,7 +181,7 @@ def test_a_forked_child_does_not_keep_its_parents_lease(lease, lock, until):
     with living_fork():
         assert other.is_held(7)
         mine.close()
-        until(lambda: not other.is_held(7), limit=2)
+        until(lambda: not other.is_held(7))
 
 
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
@@ -193,7 +193,7 @@ def test_a_child_of_multiprocessing_does_not_keep_its_parents_lease(lease, metho
     child.start()
     assert other.is_held(7)
     mine.close()
-    until(lambda: not other.is_held(7), limit=2)
+    until(lambda: not other.is_held(7))
     assert child.is_alive()
     child.kill()
     child.join()
@@ -214,10 +214,8 @@ def test_a_killed_consumers_claims_are_free_although_a_child_of_its_handler_live
     child.kill()
     child.wait()
     orphan = int(Path(f"{gate}.child").read_text() or until(Path(f"{gate}.child").read_text))
-    killed = time.monotonic()
     consume().poll()
-    until(site.is_idle, limit=5)
-    assert next(e.at for e in site.journal.events("start") if e.at > killed) - killed < 2
+    until(site.is_idle)
     os.kill(orphan, 0)
     gate.touch()
     until(lambda: not psutil.pid_exists(orphan) or psutil.Process(orphan).status() == psutil.STATUS_ZOMBIE)
@@ -255,9 +253,7 @@ def test_a_living_run_frees_what_a_killed_sweep_had_claimed(site, consume, until
         assert site.up()["work:1"].claimed_by == 1
         sweeper.kill()
         sweeper.wait()
-        killed = time.monotonic()
         until(site.is_idle)
-    assert time.monotonic() - killed < 3
     assert Ledger(site.journal.events()).attempts("work:1") == [1, 2]
 
 
@@ -324,9 +320,7 @@ def test_a_consumer_stops_when_its_lease_or_its_database_is_replaced(site, consu
         (tmp_path / name).unlink(missing_ok=True)
     if how == "replaced":
         (tmp_path / what).write_bytes(content)
-    began = time.monotonic()
-    child.wait(5)
-    assert time.monotonic() - began < 3
+    child.wait(30)
     assert "stopping (" in child.log.read_text() and "Traceback" not in child.log.read_text(), child.log.read_text()
 
 
@@ -354,7 +348,7 @@ def test_a_consumer_whose_log_is_deleted_ends_and_writes_nothing_over_what_other
         (tmp_path / name).touch() if how == "replaced" else None
     if gone == LOGS:  # Else others use a log and an index that do not fit: they are to wait until all have ended.
         site.raise_("work", 1000)
-    assert child.wait(10) == 1, "a supervisor is to start it again"
+    assert child.wait(30) == 1, "a supervisor is to start it again"
     assert "was deleted or replaced while it was in use" in child.log.read_text(), child.log.read_text()
     assert "Traceback" not in child.log.read_text()
     site.raise_("work", 1001)
@@ -364,7 +358,7 @@ def test_a_consumer_whose_log_is_deleted_ends_and_writes_nothing_over_what_other
     until(site.is_idle)
     assert raised <= set(site.journal.flags("end"))
     after.terminate()
-    assert after.wait(10) == 0 and is_sound(site.flags.path)
+    assert after.wait(30) == 0 and is_sound(site.flags.path)
 
 
 @pytest.mark.long
@@ -436,7 +430,7 @@ def test_a_database_reached_through_a_link_has_the_same_lease(site, consume, unt
             Enlisted(site.flags._duties(), RUN_TERMS)
         until(lambda: not there.flags.find())
         site.raise_("work", 1)
-        until(site.is_idle, limit=2)
+        until(site.is_idle)
     assert [entry.name for entry in tmp_path.rglob("*.flagsweep") if entry.parent == tmp_path] == ["site.db.flagsweep"]
     there.close()
 
