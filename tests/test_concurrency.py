@@ -131,7 +131,7 @@ def test_several_processes_that_sweep_and_raise_at_once_run_each_flag_once(site,
     until(site.is_idle, limit=20)
     (tmp_path / "journal.stop").touch()
     consumer.terminate()
-    assert [child.wait(30) for child in (*sweepers, consumer)] == [0, 0, 0], [s.log.read_text() for s in sweepers]
+    assert [child.wait(10) for child in (*sweepers, consumer)] == [0, 0, 0], [s.log.read_text() for s in sweepers]
     assert len(once_each(site).runs) == 2 * 150 * 2 + next(numbers) - 20_000
 
 

@@ -1040,7 +1040,7 @@ def test_a_row_that_is_held_when_it_is_to_be_settled_hinders_no_other_and_is_set
     swept = []
     sweeper = threading.Thread(target=lambda: (swept.append(flags.sweep()), flags.connections.close_thread(), free.set()))
     sweeper.start()
-    assert first.wait(30)
+    assert first.wait(10)
     with held(client, "UPDATE flagsweep_flag SET generation = generation WHERE id = ?", held_id):
         holding.set()
         for _ in range(2000):

@@ -264,7 +264,7 @@ def test_an_idle_consumer_is_silent(flags, lines, consume, until):
     consume(flags)
     until(lambda: not flags.find() and done)
     until(lambda: any("swept default: 1 lowered" in line for line in lines()))
-    until(lambda: lines(logging.INFO) == [])
+    until(lambda: lines(logging.INFO) == [], limit=1)
     assert lines(logging.INFO) == []
 
 

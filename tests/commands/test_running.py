@@ -48,12 +48,12 @@ def test_run_logs_a_banner_refuses_a_second_and_ends_well_at_sigterm(shop, comma
     first = command("run")
     until(lambda: "again in 3" in first.log.read_text())
     second = command("run")
-    assert second.wait(30) == 1
+    assert second.wait(10) == 1
     (refusal,) = second.log.read_text().splitlines()
     assert refusal.startswith("flagsweep: consumer") and f"pid {first.pid}" in refusal and str(db_path) in refusal
     assert f"pid {first.pid}" in flagsweep("status").stdout and "runs (" not in flagsweep("status").stdout
     first.send_signal(signal.SIGTERM)
-    assert first.wait(30) == 0
+    assert first.wait(10) == 0
     log = first.log.read_text()
     assert str(db_path) in log and "lane mail, 2 threads: send" in log
     stamp = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (INFO|WARNING) "
@@ -67,7 +67,7 @@ def test_run_ends_in_time_though_a_handler_does_not(shop, folder, command, until
     consumer = command("run")
     until((folder / "started").exists)
     consumer.send_signal(signal.SIGINT)
-    assert consumer.wait(30) == 0
+    assert consumer.wait(5) == 0
     assert "still run" in consumer.log.read_text().splitlines()[-1]
 
 
@@ -78,7 +78,7 @@ def test_a_sweep_that_is_told_to_end_gives_back_what_has_not_started(shop, folde
     sweep = command("sweep")
     until((folder / "started").exists)
     sweep.send_signal(number)
-    assert sweep.wait(30) == 1
+    assert sweep.wait(5) == 1
     counts, reason = sweep.log.read_text().splitlines()
     assert counts.startswith("swept ") and reason.startswith(f"flagsweep: stopped by {number.name}: ")
     left = shop.flags.find()
@@ -91,6 +91,6 @@ def test_a_second_signal_ends_a_sweep_at_once(shop, folder, command, until):
     sweep = command("sweep")
     until((folder / "started").exists)
     until(lambda: sweep.send_signal(signal.SIGINT) or sweep.poll() is not None, every=0.1)
-    assert sweep.wait(30) == 1
+    assert sweep.wait(5) == 1
     flagsweep("status")
     assert [flag.state for flag in shop.flags.find()] == ["claimed"]

@@ -76,7 +76,7 @@ def in_terminal(folder, env, *arguments, columns=80):
         pass  # Linux reports the end of a terminal as an error.
     finally:
         os.close(main)
-        child.wait(30)
+        child.wait(10)
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode()).replace("\r\n", "\n"), child.returncode
 
 

@@ -168,7 +168,7 @@ def test_signals_stop_both_once_and_what_runs_ends_in_time(tmp_path, spawn, unti
     child.send_signal(number)
     until(lambda: "stopping" in child.log.read_text())
     (tmp_path / "gate").touch()
-    assert child.wait(30) == 0
+    assert child.wait(10) == 0
     text = child.log.read_text()
     assert (tmp_path / "resized-1").exists() and "stopped" in text and "Traceback" not in text
     assert "Executing shop.resize" in text and text.count("Huey consumer started") == 1

@@ -181,7 +181,7 @@ def test_a_forked_child_does_not_keep_its_parents_lease(lease, lock, until):
     with living_fork():
         assert other.is_held(7)
         mine.close()
-        until(lambda: not other.is_held(7))
+        until(lambda: not other.is_held(7), limit=2)
 
 
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
@@ -193,7 +193,7 @@ def test_a_child_of_multiprocessing_does_not_keep_its_parents_lease(lease, metho
     child.start()
     assert other.is_held(7)
     mine.close()
-    until(lambda: not other.is_held(7))
+    until(lambda: not other.is_held(7), limit=2)
     assert child.is_alive()
     child.kill()
     child.join()
@@ -214,8 +214,9 @@ def test_a_killed_consumers_claims_are_free_although_a_child_of_its_handler_live
     child.kill()
     child.wait()
     orphan = int(Path(f"{gate}.child").read_text() or until(Path(f"{gate}.child").read_text))
-    consume().poll()
-    until(site.is_idle)
+    after = consume()
+    until(lambda: any(event.pid == after.pid for event in site.journal.events("start")), limit=1.5)  # From its banner on.
+    until(site.is_idle, limit=5)
     os.kill(orphan, 0)
     gate.touch()
     until(lambda: not psutil.pid_exists(orphan) or psutil.Process(orphan).status() == psutil.STATUS_ZOMBIE)
@@ -253,7 +254,7 @@ def test_a_living_run_frees_what_a_killed_sweep_had_claimed(site, consume, until
         assert site.up()["work:1"].claimed_by == 1
         sweeper.kill()
         sweeper.wait()
-        until(site.is_idle)
+        until(site.is_idle, limit=3)
     assert Ledger(site.journal.events()).attempts("work:1") == [1, 2]
 
 
@@ -313,14 +314,14 @@ SLOW = pytest.mark.slow
         *(pytest.param(*p, marks=SLOW) for p in [(LEASE, "deleted"), (LEASE, "replaced"), (DATABASE, "deleted")]),
     ],
 )
-def test_a_consumer_stops_when_its_lease_or_its_database_is_replaced(site, consume, what, how, tmp_path):
+def test_a_consumer_stops_when_its_lease_or_its_database_is_replaced(site, consume, until, what, how, tmp_path):
     child = consume(shutdown_timeout=1)
     content = (tmp_path / what).read_bytes()
     for name in (f"{what}-wal", f"{what}-shm", what):  # As one restores a backup: the log goes with its database.
         (tmp_path / name).unlink(missing_ok=True)
     if how == "replaced":
         (tmp_path / what).write_bytes(content)
-    child.wait(30)
+    until(lambda: child.poll() is not None, limit=3)
     assert "stopping (" in child.log.read_text() and "Traceback" not in child.log.read_text(), child.log.read_text()
 
 
@@ -348,7 +349,7 @@ def test_a_consumer_whose_log_is_deleted_ends_and_writes_nothing_over_what_other
         (tmp_path / name).touch() if how == "replaced" else None
     if gone == LOGS:  # Else others use a log and an index that do not fit: they are to wait until all have ended.
         site.raise_("work", 1000)
-    assert child.wait(30) == 1, "a supervisor is to start it again"
+    assert child.wait(10) == 1, "a supervisor is to start it again"
     assert "was deleted or replaced while it was in use" in child.log.read_text(), child.log.read_text()
     assert "Traceback" not in child.log.read_text()
     site.raise_("work", 1001)
@@ -358,7 +359,7 @@ def test_a_consumer_whose_log_is_deleted_ends_and_writes_nothing_over_what_other
     until(site.is_idle)
     assert raised <= set(site.journal.flags("end"))
     after.terminate()
-    assert after.wait(30) == 0 and is_sound(site.flags.path)
+    assert after.wait(10) == 0 and is_sound(site.flags.path)
 
 
 @pytest.mark.long
@@ -430,7 +431,7 @@ def test_a_database_reached_through_a_link_has_the_same_lease(site, consume, unt
             Enlisted(site.flags._duties(), RUN_TERMS)
         until(lambda: not there.flags.find())
         site.raise_("work", 1)
-        until(site.is_idle)
+        until(site.is_idle, limit=2)
     assert [entry.name for entry in tmp_path.rglob("*.flagsweep") if entry.parent == tmp_path] == ["site.db.flagsweep"]
     there.close()
 

@@ -56,12 +56,12 @@ def test_a_sweep_frees_what_a_killed_consumer_had_claimed(site, consume, until):
     child.kill()
     child.wait()
     site.flags.sweep()
-    until(lambda: (site.flags.sweep(), site.is_idle())[1], limit=30)
+    until(lambda: (site.flags.sweep(), site.is_idle())[1], limit=3)
     assert site.journal.flags("end") == ["work:1"]
 
 
 def test_a_living_consumers_flags_stay_its_own_whoever_sweeps(site, consume, until, tmp_path, monkeypatch):
-    monkeypatch.setattr(SessionLease, "GRACE", 60.0)
+    monkeypatch.setattr(SessionLease, "GRACE", 30.0)
     gate = tmp_path / "gate"
     site.raise_("work", 1, do="wait", gate=str(gate))
     consume()
@@ -69,7 +69,7 @@ def test_a_living_consumers_flags_stay_its_own_whoever_sweeps(site, consume, unt
     began = time.monotonic()
     for _ in range(3):
         site.flags.sweep()
-    assert time.monotonic() - began < 60, "a sweep waits for the dead alone"
+    assert time.monotonic() - began < 30, "a sweep waits for the dead alone"
     gate.touch()
     until(site.is_idle)
     assert site.journal.flags("start") == ["work:1"]

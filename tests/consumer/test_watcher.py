@@ -74,7 +74,7 @@ def test_a_commit_of_a_program_that_knows_nothing_but_sqlite_starts_a_handler_at
         payload = json.dumps({"n": number})
         child = spawn(sys.executable, "-S", "-c", OTHER, watched.flags.path, payload, payload, now, now)
         until(lambda number=number: started(watched, f"work:{number}"), limit=AT_ONCE + 2)
-        assert child.wait(30) == 0, child.log.read_text()
+        assert child.wait(5) == 0, child.log.read_text()
 
 
 @pytest.mark.long
@@ -277,7 +277,7 @@ def test_the_watcher_survives_a_database_that_cannot_be_read_for_a_while(watched
 
     monkeypatch.setattr(watched.flags.store, "changes", changes)
     watched.raise_("work", 1)
-    until(lambda: started(watched, "work:1"))
+    until(lambda: started(watched, "work:1"), limit=3)
 
 
 # The bell alone.

@@ -91,7 +91,7 @@ def test_f18_a_consumer_that_was_suspended_goes_on_and_repeats_nothing(backend, 
     first = until(lambda: [event.at for event in site.journal.events("start") if event.at > resumed])[0]
     until(site.is_idle, limit=20)
     child.terminate()
-    assert child.wait(30) == 0
+    assert child.wait(10) == 0
     ledger = Ledger(site.journal.events())
     report(
         "F18",
@@ -128,7 +128,7 @@ def test_f18_the_schedules_of_a_suspended_consumer_catch_up_once(backend, until,
     site.pause_schedules()
     until(site.is_idle)
     child.terminate()
-    assert child.wait(30) == 0
+    assert child.wait(10) == 0
     answered = [Answered(site, f"work:{n}", row, times[row.name]) for n, row in enumerate(map(site.schedules().get, POLICIES))]
     report(
         "F18",
@@ -165,7 +165,7 @@ def test_f18_two_consumers_that_fire_at_once_fire_each_time_once(backend, until,
     for child, mode in zip(children, modes, strict=True):
         if mode == "run":
             child.terminate()
-        assert child.wait(30) == 0, child.log.read_text()
+        assert child.wait(10) == 0, child.log.read_text()
     rows, by = site.schedules(), Counter(run.pid for run in occurrences(site))
     answered = [Answered(site, f"work:{n}", rows[name], times[name], deaths) for n, name in enumerate(names)]
     repeated, most = sum(each.repeated for each in answered), kills * (THREADS + 2 * BATCH)

@@ -150,7 +150,7 @@ class Provider:
         for child in self.children:
             child.terminate()
         for child in self.children:
-            assert child.wait(30) == 0, child.log.read_text()
+            assert child.wait(15) == 0, child.log.read_text()
 
     def mails(self, payloads):
         """Raise mails in one transaction."""

@@ -47,7 +47,7 @@ def supervise(start, deaths, is_done, limit=60, clean=True):
         if child.poll() is None:
             child.terminate()
             with suppress(subprocess.TimeoutExpired):
-                child.wait(30)
+                child.wait(10)
             assert child.poll() == 0 or not clean, child.log.read_text()
             child.kill()
             ended(child, deaths)
@@ -82,7 +82,7 @@ def test_f20_poison_is_parked_and_the_healthy_go_on(backend, chance, sized, unti
     until(site.is_idle, limit=120)
     beside = rate(site, range(count, count + len(mixed)))
     child.terminate()
-    assert child.wait(30) == 0, child.log.read_text()
+    assert child.wait(10) == 0, child.log.read_text()
     ledger, up = Ledger(site.journal.events()), site.up()
     exact = sum(ledger.attempts(f"work:{p['n']}") == list(range(1, attempts + 1)) for p in poison)
     parked = sum(name in up and up[name].state == "dead" for name in (f"work:{p['n']}" for p in poison))
@@ -178,7 +178,7 @@ def test_f22_no_exception_costs_a_thread(backend, sized, until, report):
     still = four_run_at_once(site, backend, until, 20_000)
     lost_threads = threads - len(os.listdir(f"/proc/{child.pid}/task"))
     child.terminate()
-    assert child.wait(30) == 0, child.log.read_text()
+    assert child.wait(10) == 0, child.log.read_text()
     report(
         "F22",
         f"{each} each of {', '.join(UNUSUAL.values())}",
@@ -273,7 +273,7 @@ def test_f24_children_of_a_handler_keep_no_lease_alive(backend, sized, until, bo
         gate.touch()
     until(site.is_idle, limit=30)
     child.terminate()
-    assert child.wait(30) == 0, child.log.read_text()
+    assert child.wait(10) == 0, child.log.read_text()
     ledger = Ledger(site.journal.events(), deaths)
     lost, wrong = ledger.lost(site.up()), ledger.unexplained() + ledger.overlaps()
     report(
@@ -317,7 +317,7 @@ def test_f29_a_storm_of_asks_is_one_sweep(backend, sized, until, bound, report):
         for thread in threads:
             thread.join()
         until(site.is_idle)
-        until(lambda: not site.flags.huey.pending_count() and not sweeps["running"])
+        until(lambda: not site.flags.huey.pending_count() and not sweeps["running"], limit=2)
     ledger = Ledger(site.journal.events())
     lost, repeats, rate = ledger.lost(site.up()), ledger.unexplained(), sum(asked.values()) / seconds
     report(

@@ -112,7 +112,7 @@ def finished(site, until, *children):
     for child in children:
         child.terminate()
     for child in children:
-        assert child.wait(30) == 0, child.log.read_text()
+        assert child.wait(15) == 0, child.log.read_text()
         assert "Traceback" not in child.log.read_text(), child.log.read_text()[-2000:]
 
 

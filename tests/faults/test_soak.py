@@ -109,7 +109,7 @@ def test_f37_soak(backend, chance, sized, until, report):
     for site in (killed, steady):
         until(site.site.is_idle, limit=60)
         site.child.terminate()
-        assert site.child.wait(30) == 0
+        assert site.child.wait(10) == 0
     ledgers = [Ledger(site.site.journal.events(), site.deaths) for site in (killed, steady)]
     lost = sum(len(ledger.lost(site.site.up())) for ledger, site in zip(ledgers, (killed, steady), strict=True))
     unexplained = sum(len(ledger.unexplained()) + len(ledger.overlaps()) for ledger in ledgers)

@@ -241,7 +241,7 @@ def test_f7_a_locked_database_is_waited_for(site, consume, db_path, until, sized
             max(took) <= BUSY + bound(0.5) and first_job <= bound(2) and (load < bound(0.05) or not tells),
         )
     child.terminate()
-    assert child.wait(30) == 0
+    assert child.wait(10) == 0
     ledger = Ledger(site.journal.events())
     assert not ledger.lost() and not ledger.unexplained()
 
@@ -277,7 +277,7 @@ def test_f8_a_log_is_short_again_soon_after_a_long_reader_has_gone(site, consume
             writing.join()
     until(site.is_idle)
     child.terminate()
-    assert child.wait(30) == 0
+    assert child.wait(10) == 0
     ledger = Ledger(site.journal.events())
     report(
         "F8",

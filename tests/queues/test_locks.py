@@ -94,6 +94,6 @@ def test_a_killed_consumers_lock_is_free_as_soon_as_it_is_rescued(
     finally:
         store.disconnect()
     child.kill()
-    child.wait(30)
+    child.wait(10)
     with running(work.flags, until):
         until(lambda: "work:1" in work.journal.flags("end"))

@@ -53,12 +53,11 @@ def test_a_consumer_starts_without_its_redis_and_finds_it_later(private_redis, m
 
 def test_a_consumer_stops_at_once_although_its_redis_is_frozen(private_redis, make, until, db_path, tmp_path, spawn):
     work = make(private_redis.url)
-    settings = {"queue": private_redis.url, "queue_key": KEY, "shutdown_timeout": 60}
-    child = spawn(*command("run", (db_path, tmp_path / "journal"), **settings))
+    child = spawn(*command("run", (db_path, tmp_path / "journal"), queue=private_redis.url, queue_key=KEY))
     goes_on(work, until, [1])
     private_redis.freeze()
     child.terminate()
-    assert child.wait(30) == 0, child.log.read_text()
+    assert child.wait(5) == 0, child.log.read_text()
     assert "stopped" in child.log.read_text() and "Traceback" not in child.log.read_text()
     private_redis.thaw()
 

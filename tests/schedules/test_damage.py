@@ -69,7 +69,7 @@ def test_a_flag_that_a_sites_transaction_holds_holds_up_no_other_schedule(site, 
     )
     began = time.monotonic()
     assert {kind for _, kind in firing.fire()} == {"aaa", "zzz"}
-    assert time.monotonic() - began < 30, "and not the 50 s that a server waits for a lock"
+    assert time.monotonic() - began < 3
     assert firing.next_at(site.clock.now()) > site.clock.now()
     client.ask("COMMIT")
     site.clock.advance(MINUTE)
