@@ -250,7 +250,7 @@ class Settings:
 
         :param arguments: by name; None counts as not given.
         :param environ: ``FLAGSWEEP_<NAME>`` for each setting, and ``FLAGSWEEP_CONFIG``: the path of a TOML file.
-        :raises ConfigError: naming every unknown or bad setting at once.
+        :raises ConfigError: naming every unknown or bad setting at once, and the variable or the file that gave it.
         """
         given = {**_from_toml(environ.get("FLAGSWEEP_CONFIG")), **_from_environment(environ)}
         given.update({name: value for name, value in arguments.items() if value is not None})
@@ -261,7 +261,13 @@ class Settings:
         known = {f.name for f in fields(cls)}
         for name in sorted(set(given) - known):
             problems.found.append(f"unknown setting {name!r}; {did_you_mean(name, sorted(known), 'known are')}")
-        checked = {name: _check(problems, name, value) for name, value in given.items() if name in known}
+        checked = {}
+        for name in (name for name in given if name in known):
+            before = len(problems.found)
+            checked[name] = _check(problems, name, given[name])
+            if arguments.get(name) is None:
+                where = variable if (variable := _variable(name)) in environ else environ.get("FLAGSWEEP_CONFIG")
+                problems.found[before:] = [f"{where}: {problem}" for problem in problems.found[before:]]
         if checked.get("queue", "memory").startswith(REMOTE) and not given.get("queue_key"):
             problems.found.append(
                 f"the queue {hidden(checked['queue'])} needs a queue_key, the same for the site and its consumers: {MAKE_KEY}"
@@ -292,8 +298,11 @@ def _told(tables: Any, where: str) -> Any:
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    names = (f.name for f in fields(Settings))
-    return {name: environ[variable] for name in names if (variable := f"FLAGSWEEP_{name.upper()}") in environ}
+    return {f.name: environ[variable] for f in fields(Settings) if (variable := _variable(f.name)) in environ}
+
+
+def _variable(setting: str) -> str:
+    return f"FLAGSWEEP_{setting.upper()}"
 
 
 def _from_toml(path: str | None) -> dict[str, Any]:

@@ -216,6 +216,9 @@ def test_every_bad_setting_is_named_at_once_wherever_it_comes_from(toml):
     for part in ("'tempo'", "batch", "threads", "'many'", "'a b'", "'mail'", "'sometimes'", "payload_limit", "'redis://'"):
         assert part in told
     assert len(caught.value.problems) == 8
+    assert "FLAGSWEEP_THREADS: threads must be" in told, "where to mend it"
+    assert f"{environ['FLAGSWEEP_CONFIG']}: batch must be" in told
+    assert not [problem for problem in caught.value.problems if problem.startswith("None")]
 
 
 @pytest.mark.parametrize(
