@@ -208,6 +208,13 @@ def test_the_file_takes_durations_and_tables(toml):
     assert (settings.shutdown_timeout, settings.lanes) == (20, {"mail": 4})
 
 
+def test_a_promise_is_said_by_lane_or_of_all_wherever_it_is_read_from(toml):
+    assert Settings.load({"promise": {"mail": "1m", "*": 3600}}, {}).promise == {"mail": 60, "*": 3600}
+    assert Settings.load({}, {"FLAGSWEEP_PROMISE": "mail=1m, *=1h"}).promise == {"mail": 60, "*": 3600}
+    assert Settings.load({}, toml('[promise]\nmail = "90s"\n')).promise == {"mail": 90}
+    assert Settings.load({"promise": "5m"}, {}).promise == {"*": 300}, "a single one is that of every lane"
+
+
 def test_every_bad_setting_is_named_at_once_wherever_it_comes_from(toml):
     environ = {**toml("tempo = 5\nbatch = 0"), "FLAGSWEEP_THREADS": "many"}
     with pytest.raises(ConfigError) as caught:
@@ -254,6 +261,11 @@ def test_every_bad_setting_is_named_at_once_wherever_it_comes_from(toml):
         ("lanes", "mail"),
         ("lanes", "mail=x"),
         ("lanes", {5: 1}),
+        ("promise", "soon"),
+        ("promise", {"mail": "soon"}),
+        ("promise", {"mail": 0.5}),
+        ("promise", {"a b": "1m"}),
+        ("promise", "mail=1m,slow"),
     ],
 )
 def test_a_setting_out_of_its_bounds_is_refused_by_name_and_value(name, value):

@@ -22,6 +22,7 @@ FLOORS = (
     ("errors",),
     ("logs",),
     ("modules",),
+    ("durations",),
     ("config",),
     ("payloads",),
     ("databases",),
