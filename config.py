@@ -129,7 +129,7 @@ class Settings:
     kinds: Mapping[str, Mapping[str, Any]] = field(default_factory=Overrides)
     """Options of kinds that hold instead of what the code says, as ``{"send_mail": {"rate": "10/m", "lane": "slow"}}``."""
     promise: Mapping[str, float] = field(default_factory=dict)
-    """Seconds that a due flag of a lane waits at the longest, by lane, as ``{"mail": "1m"}``; ``*`` stands for all other lanes, and
+    """Seconds that a due flag waits at the longest, by lane, as ``{"mail": "1m"}``; ``*`` stands for all other lanes, and
     a single duration for all. ``flags.check()`` says where it is broken; nothing is done sooner for it."""
     state_dir: str = ""
     """Folder for what a consumer notes on its own host, where the database is a server; by default below the user's home."""
