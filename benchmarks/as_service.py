@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -15,7 +17,7 @@ import hueys
 import plain
 import processes
 import work
-from measure import Bound, Plan, Row, Samples, Skipped, alternate, paired, quantile, ratio_at_most, row_of
+from measure import Bound, Plan, Row, Samples, Skipped, alternate, paired, quantile, ratio_at_most, row_of, seconds_of
 from redis_queue import redis_queue
 from stamps import Stamps
 
@@ -190,6 +192,23 @@ def startup(plan: Plan) -> list[Row]:
         starter()
     samples = paired(sides, plan.size(7, 3))
     return [row_of("start-up to the first handler", "s", samples, *sides, ratio_at_most(3, 1.5))]
+
+
+def help_startup(plan: Plan) -> list[Row]:
+    """Seconds that `--help` takes; each command in a venv with nothing but its own packages, bytecode kept."""
+    sides = {
+        "flagsweep --help": partial(_help_of, Path(processes.runtime_python(plan.folder)).with_name("flagsweep")),
+        "celery --help": partial(_help_of, Path(processes.python_with(plan.folder, "celery")).with_name("celery")),
+    }
+    for call in sides.values():
+        call()
+    return [row_of("start of --help", "s", paired(sides, plan.size(21, 5)), *sides, ratio_at_most(0.25))]
+
+
+def _help_of(command: Path) -> float:
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    called = partial(subprocess.run, [command, "--help"], stdout=subprocess.DEVNULL, env=environ, check=True)
+    return seconds_of(called)
 
 
 class _Starter:

@@ -37,6 +37,7 @@ BENCHMARKS = {
     "claims": in_process.claims,
     "site": as_service.site_inserts,
     "startup": as_service.startup,
+    "help": as_service.help_startup,
     "drain-before": before.drain_before,
     "gated-drain": gates.gated_drain,
     "closed-gates": gates.closed_gates,

@@ -120,6 +120,16 @@ def runtime_python(folder: Path) -> str:
     return str(python)
 
 
+def python_with(folder: Path, package: str) -> str:
+    """Return the Python of a venv that holds one package and what that needs, made in `folder` once."""
+    environment = folder / f"with-{package}"
+    python = environment / "bin" / "python"
+    if not python.exists():
+        _run([sys.executable, "-m", "venv", str(environment)])
+        _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", package])
+    return str(python)
+
+
 def _run(command: list[str]) -> None:
     """Run a command of the set-up; what it needs may be missing here, which skips the benchmark."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -20,16 +21,43 @@ HOW = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 DEBUG = click.option("--debug", is_flag=True, help="Show tracebacks, and log more.")
 
 
-class Commands(click.Group):
+class Known(Mapping[str, click.Command]):
+    """Have every command by its name. One is imported once it is asked for, none by being listed."""
+
+    def __getitem__(self, name: str) -> click.Command:
+        return command_of(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class Group(click.Group):
+    """Name the nearest commands where one is misspelt."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in self.commands and not name.startswith("-") and not ctx.resilient_parsing:
+            from difflib import get_close_matches
+
+            near = " or ".join(map(repr, get_close_matches(name, list(self.commands), 3, 0.6)))
+            told = f": did you mean {near}?" if near else "; -h lists those there are"
+            raise click.UsageError(f"there is no command {printable(name)!r}{told}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+class Commands(Group):
     """Have every command, in the order of this file, and turn every error into one line.
 
-    They are imported once one is asked for: a site that only offers them starts without.
+    They are imported once one is asked for: the help, and a site that only offers them, do without.
     """
 
     @property
     def commands(self) -> Any:
         """All of them, by name."""
-        return {name: command_of(name) for name in COMMANDS}
+        return Known()
 
     @commands.setter
     def commands(self, given: Any) -> None:
@@ -41,7 +69,15 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         return command_of(cmd_name) if cmd_name in COMMANDS else None
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands by what they are for."""
+        widest = max(map(len, COMMANDS))
+        for section, commands in SECTIONS.items():
+            with formatter.section(section):
+                formatter.write_dl([(name.ljust(widest), about) for name, (_, about) in commands.items()])
+
     def invoke(self, ctx: click.Context) -> Any:
+        ctx.color = color_wanted(os.environ)
         try:
             return super().invoke(ctx)
         except (click.exceptions.Exit, click.UsageError, BrokenPipeError):
@@ -54,26 +90,37 @@ class Commands(click.Group):
             raise as_failure(error, ctx.obj.as_called if isinstance(ctx.obj, Hosted) else str) from None
 
 
-COMMANDS = {
-    "init": "setup.init",
-    "run": "running.run",
-    "sweep": "running.sweep",
-    "status": "status.status",
-    "kinds": "kinds.kinds",
-    "list": "listing.list_flags",
-    "show": "listing.show",
-    "raise": "raising.raise_flag",
-    "retry": "changing.retry",
-    "discard": "changing.discard",
-    "lower": "changing.lower",
-    "schedule": "schedules.schedule",
-    "pause": "gates.pause",
-    "resume": "gates.resume",
-    "gates": "gates.gates",
-    "lane": "gates.lane",
-    "doctor": "status.doctor",
+SECTIONS = {
+    "Look at it": {
+        "status": ("status.status", "Show what is up in each lane, and who sweeps."),
+        "kinds": ("kinds.kinds", "Show of each kind what is due, how much is done, how well, and how long it takes."),
+        "list": ("listing.list_flags", "List flags, without their payloads."),
+        "show": ("listing.show", "Show one flag with its payload and its error."),
+        "gates": ("gates.gates", "Show what is closed or limited just now, and why."),
+        "doctor": ("status.doctor", "Check the database and what it stands on."),
+    },
+    "Act": {
+        "raise": ("raising.raise_flag", "Raise a flag of KIND."),
+        "retry": ("changing.retry", "Let dead flags wait again from scratch."),
+        "discard": ("changing.discard", "Drop dead flags for good, with a line of history for each."),
+        "lower": ("changing.lower", "Take one flag down, whatever its state."),
+        "pause": ("gates.pause", "Have no flag of KIND start, or of a lane, or at all."),
+        "resume": ("gates.resume", "Let go on what was paused by that name."),
+        "lane": ("gates.lane", "Give a lane more threads, or fewer, while its consumer runs."),
+    },
+    "Schedules": {
+        "schedule": ("schedules.schedule", "Look after schedules, which raise flags at their times."),
+    },
+    "Run": {
+        "init": ("setup.init", "Create the tables, or upgrade them."),
+        "run": ("running.run", "Be the consumer: sweep until SIGTERM or Ctrl-C."),
+        "sweep": ("running.sweep", "Do what is due and exit: for cron, or beside a running consumer."),
+    },
 }
-"""Where each command is, in the order in which they are listed."""
+"""By what they are for, in the order in which they are listed: where each command is, and the first sentence of its help."""
+
+COMMANDS = {name: place for commands in SECTIONS.values() for name, (place, _) in commands.items()}
+"""Where each command is."""
 
 
 def command_of(name: str) -> click.Command:
@@ -81,6 +128,18 @@ def command_of(name: str) -> click.Command:
     module, _, attribute = COMMANDS[name].partition(".")
     found: click.Command = getattr(import_module(f".{module}", __package__), attribute)
     return found
+
+
+def color_wanted(environ: Mapping[str, str]) -> bool | None:
+    """Return whether there are to be colours; None: where it is a terminal.
+
+    ``NO_COLOR`` wins (no-color.org), then ``FORCE_COLOR`` and ``CLICOLOR_FORCE``, then ``CLICOLOR=0`` (bixense.com/clicolors).
+    """
+    if environ.get("NO_COLOR"):
+        return False
+    if any(environ.get(name, "0") not in ("", "0") for name in ("FORCE_COLOR", "CLICOLOR_FORCE")):
+        return True
+    return False if environ.get("CLICOLOR") == "0" or environ.get("TERM") == "dumb" else None
 
 
 def hosted(find: Callable[[], FlagSweep], app: str) -> click.Group:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from ..app import FlagSweep
-from ..locate import BESIDE, beside, load
 from ..logs import printable
-from .failure import Misuse
+
+if TYPE_CHECKING:  # The engine is entered once a command wants the site: the help does without.
+    from ..app import FlagSweep
 
 NO_APP = (
     "which FlagSweep? Say so with --app module:attribute or FLAGSWEEP_APP ('flags = FlagSweep(...)' in work.py is work:flags);"
-    f" none was found beside, in {', '.join(BESIDE[:-1])} or {BESIDE[-1]};"
+    " none was found beside, in {};"
     " FLAGSWEEP_DATABASE alone is enough for all commands but run, sweep and raise"
 )
 
@@ -28,17 +28,22 @@ class Given(NamedTuple):
 
     def site(self) -> FlagSweep:
         """Return the site's FlagSweep, with its handlers; say where it was found, where nobody has said that."""
+        from ..locate import BESIDE, beside, load
+        from .failure import Misuse
+
         if self.app:
             return load(self.app)
         found = beside()
         if found is None:
-            raise Misuse(NO_APP)
+            raise Misuse(NO_APP.format(f"{', '.join(BESIDE[:-1])} or {BESIDE[-1]}"))
         click.echo(f"flagsweep: found in {printable(found.file)}, as with --app {printable(found.app)}", err=True)
         return found.flags
 
     def any_site(self) -> FlagSweep:
         """Return the site's FlagSweep, or one that knows no handlers where only the environment names the database."""
         if not self.app and ("FLAGSWEEP_DATABASE" in os.environ or "FLAGSWEEP_CONFIG" in os.environ):
+            from ..app import FlagSweep
+
             return FlagSweep.from_env()
         return self.site()
 

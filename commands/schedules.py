@@ -17,6 +17,7 @@ from ..schedules import SpecError
 from ..schedules.declared import POLICIES
 from .changing import ask
 from .failure import Misspelt
+from .group import Group
 from .locate import Given
 from .options import AS_JSON
 from .raising import parse_end, read_arguments
@@ -26,7 +27,7 @@ from .words import span
 INDENT = " " * 12
 
 
-class InOrder(click.Group):
+class InOrder(Group):
     """Keep the commands in the order of this file."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -1,6 +1,8 @@
 """All commands: help, errors in one line, what each must keep to."""
 
 import re
+import subprocess
+import sys
 
 import click
 import pytest
@@ -8,16 +10,74 @@ from calling import SHOP, flagsweep, line
 from rig import plain
 
 from flagsweep import FlagSweep, cli
+from flagsweep.commands.group import COMMANDS, SECTIONS, color_wanted
 
-PRESENT = [
-    *("init", "run", "sweep", "status", "kinds", "list", "show", "raise", "retry", "discard", "lower"),
-    *("schedule", "pause", "resume", "gates", "lane", "doctor"),
-]
+PRESENT = list(COMMANDS)
 
 
-def test_help_lists_the_commands_in_the_order_in_which_a_site_meets_them():
-    listed = re.findall(r"^  (\w+)  ", flagsweep("--help").stdout.partition("Commands:")[2], re.MULTILINE)
-    assert listed == PRESENT
+def test_help_lists_the_commands_by_what_they_are_for():
+    shown = flagsweep("--help").stdout
+    assert re.findall(r"^  ([a-z]+)  ", shown.partition("Look at it:")[2], re.MULTILINE) == PRESENT
+    assert re.findall(r"^(\w.*):$", shown, re.MULTILINE) == ["Options", *SECTIONS]
+
+
+@pytest.mark.parametrize("command", PRESENT)
+def test_what_the_list_says_of_a_command_is_what_its_own_help_begins_with(command):
+    about = next(commands[command][1] for commands in SECTIONS.values() if command in commands)
+    assert about.endswith(".") and " ".join(cli.cli.commands[command].help.split()).startswith(about)
+
+
+def test_help_enters_neither_the_engine_nor_a_database_library_nor_any_command(env):
+    code = (
+        "import sys; from flagsweep.cli import cli; cli(['--help'], standalone_mode=False);"
+        "print(*sorted(name for name in sys.modules if name.partition('.')[0] in ('flagsweep', 'peewee', 'huey', 'rich')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert set(done.stdout.splitlines()[-1].split()) <= {
+        *("flagsweep", "flagsweep.modules", "flagsweep.errors", "flagsweep.cli", "flagsweep.logs", "flagsweep.commands"),
+        *("flagsweep.commands.group", "flagsweep.commands.locate", "flagsweep.commands.terminal"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (["statsu"], "there is no command 'statsu': did you mean 'status'?"),
+        (["zzz"], "there is no command 'zzz'; -h lists those there are"),
+        (["schedule", "lits"], "there is no command 'lits': did you mean 'list'?"),
+        (["list", "--stat", "dead"], "Did you mean --state?"),
+    ],
+)
+def test_what_is_misspelt_is_told_with_what_was_meant(typed, told):
+    assert told in flagsweep(*typed, code=2).stderr.replace("'--state'", "--state")
+
+
+@pytest.mark.parametrize(
+    ("environ", "wanted"),
+    [
+        ({}, None),
+        ({"NO_COLOR": "1", "FORCE_COLOR": "1"}, False),
+        ({"NO_COLOR": ""}, None),
+        ({"FORCE_COLOR": "1", "CLICOLOR": "0"}, True),
+        ({"FORCE_COLOR": "0"}, None),
+        ({"CLICOLOR_FORCE": "1"}, True),
+        ({"CLICOLOR": "0"}, False),
+        ({"CLICOLOR": "1"}, None),
+        ({"TERM": "dumb"}, False),
+    ],
+)
+def test_colours_are_as_the_environment_wants_them(environ, wanted):
+    assert color_wanted(environ) is wanted
+
+
+def test_a_pipe_gets_colours_only_where_they_are_forced(shop, monkeypatch):
+    for name in ("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE"):
+        monkeypatch.delenv(name, raising=False)
+    assert "\x1b" not in flagsweep("doctor").output
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b[" in flagsweep("doctor").output
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in flagsweep("doctor").output
 
 
 @pytest.mark.parametrize("command", PRESENT)
