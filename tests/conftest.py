@@ -84,6 +84,7 @@ _ON_SERVERS = (
     "over",
     "over_further",
     "pauses",
+    "promises",
     "resizing",
     "results",
     "schedules",
