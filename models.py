@@ -146,6 +146,10 @@ class Flag(Model):
     missed = _Int(constraints=_default("0"))
     strikes = _Int(constraints=_default("0"))
     """Failures since its last success that progress has made good, and deaths of its process, each of which counts as many."""
+    died_as = _Text(null=True)
+    """What tells deaths of one cause from others; as ``gates/fingerprint.py`` says, or a word such as ``crashed``."""
+    trace = _Text(null=True)
+    """Of what its raise was a part, as W3C's ``traceparent``."""
 
     class Meta:
         table_name = "flagsweep_flag"
@@ -158,6 +162,7 @@ Flag.add_index(
 )
 Flag.add_index(Flag.index(Flag.claimed_by, Flag.claim_token, where=Flag.state == "claimed", name="flagsweep_claimed"))
 Flag.add_index(Flag.index(Flag.kind, Flag.id, where=Flag.state == "dead", name="flagsweep_dead"))
+Flag.add_index(Flag.index(Flag.kind, Flag.died_as, Flag.died_at, where=Flag.state == "dead", name="flagsweep_dead_group"))
 
 
 class Consumer(Model):
@@ -170,6 +175,12 @@ class Consumer(Model):
     started_at = _Big()
     comebacks = _Int(default=0)
     """How often it has lost its lease and taken it again."""
+    app = _Text(null=True)
+    """The modules that its handlers are in."""
+    ticked_at = _Big(null=True)
+    """When it last said that it goes on: each minute, if it stays."""
+    lanes = _Text(null=True)
+    """What it said then of its lanes, as JSON: ``swept_at``, ``running``, ``threads``, ``seat`` and ``kinds`` of each."""
 
     class Meta:
         table_name = "flagsweep_consumer"
@@ -200,6 +211,7 @@ class History(Model):
 
 History.add_index(History.index(History.at, name="flagsweep_history_at"))
 History.add_index(History.index(History.flag, History.generation, name="flagsweep_history_flag"))
+History.add_index(History.index(History.kind, History.at, name="flagsweep_history_kind"))
 
 
 class Schedule(Model):
@@ -290,6 +302,17 @@ class Pulse(Model):
 
     class Meta:
         table_name = "flagsweep_pulse"
+
+
+class Fact(Model):
+    """Keep a small note that is to outlast whoever wrote it: which consumer was the last, which application served a kind."""
+
+    name = _Text(primary_key=True)
+    value = _Text()
+    at = _Big()
+
+    class Meta:
+        table_name = "flagsweep_fact"
 
 
 class Count(Model):
@@ -481,3 +504,19 @@ def bump(db: Database, what: str = "schedule") -> None:
     :param what: ``schedule`` or ``gate``, whichever was changed.
     """
     Pulse.insert(what=what).execute(db)
+
+
+def facts(db: Database, prefix: str = "") -> list[Fact]:
+    """Return the notes whose names begin so, by name."""
+    after = Fact.name < prefix + "\U0010ffff"
+    return list(Fact.select().where(Fact.name >= prefix, after).order_by(Fact.name).execute(db))
+
+
+def fact(db: Database, name: str) -> Fact | None:
+    """Return one note, or None."""
+    return next(iter(Fact.select().where(Fact.name == name).execute(db)), None)
+
+
+def forget_fact(db: Database, name: str) -> bool:
+    """Drop a note; return whether there was one."""
+    return bool(Fact.delete().where(Fact.name == name).execute(db))

@@ -43,7 +43,8 @@ def _crash(flag: Flag, report: str, options: Options | None, now: int) -> Step:
     last = flag.crashes + 1 >= CRASHES
     error = f"it crashed the process (time {flag.crashes + 1} of {CRASHES}):\n{report[:4000]}"
     due = _due_again(flag, options, last, now)
-    return Step(_dead_or_waiting(last), flag.attempts, min(flag.due_at, now), flag.attempts, due, error=error, crashed=1)
+    state, due_at = _dead_or_waiting(last), min(flag.due_at, now)
+    return Step(state, flag.attempts, due_at, flag.attempts, due, error=error, crashed=1, died_as="crashed")
 
 
 def _unexplained(flag: Flag, options: Options | None, now: int) -> Step:
@@ -53,7 +54,7 @@ def _unexplained(flag: Flag, options: Options | None, now: int) -> Step:
     due = _due_again(flag, options, last, now)
     fresh = 0 if last else attempts
     state, due_at = _dead_or_waiting(last), min(flag.due_at, now)
-    return Step(state, attempts, due_at, fresh, due, error=error, suspect=True, strikes=STRIKES)
+    return Step(state, attempts, due_at, fresh, due, error=error, suspect=True, strikes=STRIKES, died_as="its process died")
 
 
 def _dead_or_waiting(last: bool) -> str:

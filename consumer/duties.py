@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +49,19 @@ class Duties:
     def path(self) -> Path | None:
         """The database file; None for one on a server, or in memory."""
         return self.store.connections.file
+
+    @property
+    def app(self) -> str:
+        """The modules that the handlers are in: by these people know which application it is."""
+        return ", ".join(sorted({handler.module for handler in self.handlers.values()}))
+
+    def served(self) -> dict[str, str]:
+        """Return who serves each kind, as is noted for the time when nobody does any more."""
+        host = platform.node()
+        own = {handler.kind: handler for handler in self.handlers.values() if not handler.spare}
+        return {
+            kind: json.dumps({"app": handler.module, "host": host, "lane": handler.lane}) for kind, handler in sorted(own.items())
+        }
 
     def firing(self) -> Firing:
         """Return what fires schedules, once those that code declares are written."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from ..config import LONGEST, SECOND
 from ..logs import Seldom, printable
+from ..models import AWAY
 from ..sweep.lane import Lane
 from ..sweep.records import Records
 from .chores import Chore, Chores
@@ -28,6 +31,7 @@ class Keeper(Chores):
 
     :param ask: asks for a sweep of a lane.
     :param rescue: frees what dead consumers had claimed; returns how many flags.
+    :param id: returns that of its consumer.
     """
 
     LONG_LOG = 64 * 1024 * 1024
@@ -40,6 +44,7 @@ class Keeper(Chores):
         ask: Callable[[str], None],
         rescue: Callable[[], int],
         firing: Firing,
+        id: Callable[[], int],
     ):
         store, clock = duties.store, duties.clock
         # On a server a lock must have been free for a while: to take over within two seconds, it is looked at more often.
@@ -51,6 +56,7 @@ class Keeper(Chores):
             Chore(self._check_clock, 1, now + 1),
             self._mending,
             Chore(self._trim_log, 5),
+            Chore(self._say_it_goes_on, 60, now + 1),
             Chore(self._release_strays, 15, now + 15),
             Chore(self._ask_for_the_overdue, 30, now + 30),
             Chore(self._name_unknown_kinds, 20),
@@ -67,6 +73,9 @@ class Keeper(Chores):
         self._settings = duties.settings
         self._records = Records(store.connections)
         self._offset = self._clock_offset()
+        self._duties = duties
+        self._id = id
+        self._noted_at = 0
         self._unknown: set[str] = set()
         self._pulse = store.pulse()  # What is there at the start each lane reads by itself.
         self._pauses: set[Gate] = set()
@@ -103,6 +112,18 @@ class Keeper(Chores):
         for sort, name in sorted(self._pauses - pauses.keys()):
             log.info("%s goes on", printable(f"{sort} {name}".strip()))
         self._pauses = set(pauses)
+
+    def _say_it_goes_on(self) -> None:
+        """Say that this consumer goes on: its lease tells that it lives, this that it does not only live.
+
+        Once an hour it is noted who serves which kinds, for the day on which nobody does and somebody asks who had.
+        """
+        now = self._clock.now()
+        with suppress(*AWAY):  # The lanes tell of a database that is away; this is said again a minute later.
+            self._store.tick(self._id(), json.dumps({name: lane.told() for name, lane in self._lanes.items()}), now)
+            if now - self._noted_at >= 3600 * SECOND:
+                self._store.note_served(self._duties.served(), now)
+                self._noted_at = now
 
     def _clock_offset(self) -> float:
         return self._clock.now() / SECOND - self._clock.monotonic()

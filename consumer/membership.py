@@ -47,6 +47,7 @@ class Enlisted:
         self.box: BlackBox | None = None
         self.leases: Leases
         self._settings = duties.settings
+        self._app = duties.app
         self._seats: Seats | None = None
         self._crash_log: CrashLog | None = None
         self._closing = threading.Event()
@@ -78,7 +79,7 @@ class Enlisted:
             self._thread = thread
 
     def _enlist(self) -> int:
-        return self.store.enlist(self.terms.mode, os.getpid(), platform.node(), self.clock.now(), self._hold)
+        return self.store.enlist(self.terms.mode, os.getpid(), platform.node(), self.clock.now(), self._hold, self._app)
 
     def _hold(self, id: int) -> None:
         self.leases.take(id)

@@ -158,7 +158,7 @@ class Runner:
         if self._settings.watch != "off":
             bell = choose_bell(self._settings.watch, self._store, self._settings.poll_every, folder)
             self._threads.append(Watcher(self._store, lanes, tasks.ask, bell, duties.clock, firing))
-        self._threads.append(Keeper(duties, lanes, tasks.ask, rescuer.free_the_dead, firing))
+        self._threads.append(Keeper(duties, lanes, tasks.ask, rescuer.free_the_dead, firing, self._id))
         self._threads.append(Guard(lanes, duties.clock, self._replaced, self._lose, self._give_up, self._stuck_after()))
         for thread in self._threads:
             thread.start()
@@ -174,6 +174,10 @@ class Runner:
         if self._beside:
             self._beside.start(partial(_idents, self._consumer, threading.get_ident()))
         self._banner(bell.name if bell else "the minute's sweep alone")
+
+    def _id(self) -> int:
+        assert self._enlisted is not None
+        return self._enlisted.id
 
     def _stuck_after(self) -> float | None:
         return self._settings.stuck_after if self.host.exits else None

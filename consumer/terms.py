@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ..sweep.claims import ONCE
+
 
 class Terms(NamedTuple):
     """Say how a consumer is entered.
@@ -29,5 +31,5 @@ EMBEDDED = RUN._replace(mode="embedded")
 STAYING = (RUN.mode, EMBEDDED.mode)
 """What rows say of those that stay."""
 
-SWEEP = Terms("sweep", alone=False, seated=False, patient=True)
+SWEEP = Terms(ONCE, alone=False, seated=False, patient=True)
 """One that does what is due, and leaves."""

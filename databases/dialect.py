@@ -18,8 +18,8 @@ from .buckets import ByBucket
 from .checks import Checks
 from .columns import Columns
 from .counts import Counts
+from .facts import Facts
 from .flags import Flags
-from .gates import Gates
 from .marks import TABLE
 from .statement import Execute
 from .tables import Tables
@@ -31,7 +31,7 @@ class _Parts(threading.local):
     depth = 0
 
 
-class Dialect(Flags, ByBucket, Counts, Gates, Checks, Columns, Tables):
+class Dialect(Flags, ByBucket, Counts, Facts, Checks, Columns, Tables):
     """Do what differs between databases. ``db`` is the connection to do it on: the site's or ours."""
 
     name = ""

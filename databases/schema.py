@@ -14,7 +14,7 @@ from ..errors import FlagSweepError, NotReady
 from .connections import Connections
 from .dialect import Dialect
 
-SCHEMA = 3
+SCHEMA = 4
 """The version that this code works with."""
 
 

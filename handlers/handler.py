@@ -94,6 +94,11 @@ class Handler(Generic[P, R]):
         self.is_async = iscoroutinefunction(function)
         update_wrapper(self, function)
 
+    @property
+    def module(self) -> str:
+        """The module that its function is in."""
+        return str(getattr(self.function, "__module__", None) or "?")
+
     def override(self, given: Mapping[str, Any], overrides: Overrides) -> None:
         """Have what settings say of this kind hold from now on.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -31,6 +31,9 @@ STRIKES = 100
 """A flag that comes further and fails again and again is dead after so many times its attempts without a success. A death of its
 process counts as so many failures."""
 
+
+ONCE = "sweep"
+"""What the row of a consumer says that does what is due, and leaves."""
 
 NO_RARE = Rare()
 
@@ -82,6 +85,7 @@ class Step(NamedTuple):
     :param due: microseconds UTC; ``bumped_due`` and ``bumped_attempts`` hold where it was raised again while it ran.
     :param earlier: where bumped, the raise's own due time wins if it is earlier.
     :param strikes: what its strikes change by.
+    :param died_as: what tells its death from those of another cause, where it dies.
     """
 
     state: str
@@ -94,6 +98,7 @@ class Step(NamedTuple):
     crashed: int = 0
     suspect: bool = False
     strikes: int = 0
+    died_as: str | None = None
 
 
 class Store:
@@ -260,18 +265,30 @@ class Store:
         query = Schema.select(Schema.applied_at).order_by(Schema.version).limit(1)
         return next(iter(query.tuples().execute(self._engine)))[0]
 
-    def enlist(self, mode: str, pid: int, host: str, now: int, hold: Callable[[int], None]) -> int:
+    def enlist(self, mode: str, pid: int, host: str, now: int, hold: Callable[[int], None], app: str | None = None) -> int:
         """Enter a consumer under a new id.
 
+        :param app: the modules that its handlers are in.
         :param hold: takes the lease of that id; called before others can see the row, so that none finds it without its lease.
         """
         files = self.connections.files.before_entering()
         with self.connections.write():
-            id = Consumer.insert(mode=mode, pid=pid, host=host, started_at=now).execute(self._engine)
+            id = Consumer.insert(mode=mode, pid=pid, host=host, started_at=now, app=app, ticked_at=now).execute(self._engine)
             hold(id)
         # Only now the log is open; and it stays so, with this thread's connection, as long as the consumer is entered.
         self.connections.files.entered(id, files)
         return id
+
+    def tick(self, consumer: int, lanes: str, now: int) -> None:
+        """Note that a consumer goes on, and what its lanes do, as JSON."""
+        with self.connections.write(only_claims=True):
+            Consumer.update(ticked_at=now, lanes=lanes).where(Consumer.id == consumer).execute(self._engine)
+
+    def note_served(self, kinds: Mapping[str, str], now: int) -> None:
+        """Note who serves kinds: what is said of each, as JSON."""
+        with self.connections.write(only_claims=True):
+            for kind, said in sorted(kinds.items()):
+                self._dialect.note_fact(self._engine, f"kind:{kind}", said, now)
 
     def peers(self) -> dict[int, Consumer]:
         """Return all that are entered, alive or not, by their ids, as the engine sees them."""
@@ -301,13 +318,21 @@ class Store:
         with self.connections.write():
             # First: who comes back at this instant waits for this row, and then finds that it was taken for dead.
             it = (Consumer.id == consumer) & (True if comebacks is None else Consumer.comebacks == comebacks)
+            peer = next(iter(Consumer.select().where(it).execute(self._engine)), None)
             if not Consumer.delete().where(it).execute(self._engine) and comebacks is not None:
                 return None
+            if peer is not None:
+                self._note_end(peer, "stopped" if comebacks is None else "died", now)
             self._dialect.forget_holds(self._engine, consumer)
             settled = [(id, self.settle_one(id, token, step, now)) for id, token, step in charged]
         # Whoever dies here leaves claims of nobody, which ``release_orphans`` finds.
         freed = self._release_all(consumer, now)
         return freed + len(settled), [id for id, state in settled if state == "dead"]
+
+    def _note_end(self, peer: Consumer, how: str, now: int) -> None:
+        """Note who has left last, of those that stay and of those that sweep once."""
+        said = {"id": peer.id, "mode": peer.mode, "pid": peer.pid, "host": peer.host, "app": peer.app, "how": how}
+        self._dialect.note_fact(self._engine, "swept" if peer.mode == ONCE else "left", json.dumps(said), now)
 
     def _release_all(self, consumer: int, now: int) -> int:
         """Give back all that a consumer has claimed, some at a time, but what somebody else's open transaction holds."""
@@ -365,7 +390,8 @@ class Store:
         by_raise = (owed, raised > ahead, late, settled.is_null() | (settled <= raised) | (settled > due))
         mended += self._mend(by_raise, {"due_at": due - raised + now, "raised_at": now})
         reason = "parked: its due time is damaged or lies more than ten years ahead"
-        return mended + self._mend((waiting, due > horizon), {"state": "dead", "died_at": now, "error": reason})
+        parked = {"state": "dead", "died_at": now, "died_as": "parked", "error": reason}
+        return mended + self._mend((waiting, due > horizon), parked)
 
     def _mend(self, where: tuple, values: dict[str, Any]) -> int:
         """Update what meets the conditions; the writer is taken only for what a look has found."""

@@ -103,6 +103,8 @@ class Lane:
         self.stopping = False
         self.kept_out = False
         """Whether the last look ended since the consumer's lease, or its seat in this lane, was not its own."""
+        self.swept_at: int | None = None
+        """When it last looked for what is due, and could have claimed it, in microseconds UTC."""
         self._store = shared.store
         self._connections = shared.store.connections
         self._clock = shared.clock
@@ -154,6 +156,16 @@ class Lane:
     def has_due(self) -> bool:
         """Return whether a flag of this lane is due, without claiming."""
         return self._may_claim() and bool(self.claimer.due(self._clock.now()))
+
+    def told(self) -> dict[str, Any]:
+        """Return what its consumer says of it once a minute."""
+        return {
+            "swept_at": self.swept_at,
+            "running": len(self.pool.under_way()),
+            "threads": self.pool.size,
+            "seat": not self.kept_out,
+            "kinds": sorted(self.kinds),
+        }
 
     def trouble(self, stuck_after: float | None = None) -> str | None:
         """Return why this lane can do nothing any more, or None.
@@ -312,6 +324,7 @@ class Lane:
                 self._resize()
                 if not (outcomes or recalled or found or due or self.claimer.in_doubt or self.gates.has_notes):
                     self.pool.let_start(self.gates.has_heard)
+                    self._note_sweep(now)
                     return False
                 done = self._write(Turn(now, outcomes, recalled, found, due))
             except BaseException:
@@ -321,11 +334,16 @@ class Lane:
                 raise
             self.pool.give(done.claimed)
             self.pool.let_start(self.gates.has_heard)
+            self._note_sweep(now)
             total.update(done.counts)
         for tell in done.news:
             tell()
         # Not what was found or due: somebody else's open transaction may hold it, and to ask again at once would spin.
         return bool(outcomes or recalled or done.claimed or done.discovered or hinted)
+
+    def _note_sweep(self, now: int) -> None:
+        if not self.kept_out:
+            self.swept_at = now
 
     def _write(self, turn: Turn) -> Written:
         self._pacer.turn()

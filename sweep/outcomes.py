@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ..adapters.rows import OwnRows, Row
 from ..config import SECOND
 from ..databases.connections import Connections
+from ..gates.fingerprint import fingerprint
 from ..handlers import Handler
 from ..logs import clean, headline
 from ..models import Event, record
@@ -121,16 +122,19 @@ class Failed(Outcome):
     def step(self, handler: Handler, claimed: Claimed, now: int) -> Step:
         attempts, forgiven = claimed.before + 1, claimed.attempts - claimed.before
         if self.final or attempts >= handler.options.max_attempts:
-            return Step("dead", attempts, now, 0, _longest(handler, now), error=self.error)
+            return Step("dead", attempts, now, 0, _longest(handler, now), error=self.error, died_as=self._as())
         failed, most = (claimed.strikes or 0) + forgiven + attempts, STRIKES * handler.options.max_attempts
         if claimed.strikes is not None and failed >= most:
             error = f"{self.error}\nIt came further each time, and has failed {failed} times without a success."
-            return Step("dead", attempts, now, 0, _longest(handler, now), error=error)
+            return Step("dead", attempts, now, 0, _longest(handler, now), error=error, died_as=self._as())
         due = now + int(self.wait(handler, claimed) * SECOND)
         return Step("waiting", attempts, due, attempts, due, error=self.error, strikes=forgiven)
 
     def wait(self, handler: Handler, claimed: Claimed) -> float:
         return handler.options.backoff.delay(claimed.before + 1) if self.after is None else self.after
+
+    def _as(self) -> str:
+        return self.fingerprint or fingerprint(self.exception)
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,8 @@ class Parked(Outcome):
         return self.reason
 
     def step(self, handler: Handler, claimed: Claimed, now: int) -> Step:
-        return Step("dead", claimed.attempts, now, 0, _longest(handler, now), error=clean(f"parked: {self.reason}"))
+        error = clean(f"parked: {self.reason}")
+        return Step("dead", claimed.attempts, now, 0, _longest(handler, now), error=error, died_as="parked")
 
 
 @dataclass(frozen=True)

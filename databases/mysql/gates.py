@@ -17,6 +17,9 @@ class MysqlGates(Server):
 
     # Not INSERT IGNORE: that locks for reading what is there, and two that have done so wait for each other to write it.
     making = "INSERT INTO flagsweep_gate (sort, name, bucket) VALUES (?, ?, ?) ON DUPLICATE KEY UPDATE bucket = bucket"
+    noting = """
+INSERT INTO flagsweep_fact (name, value, at) VALUES (?, ?, ?) ON DUPLICATE KEY UPDATE value = VALUES(value), at = VALUES(at)
+"""
 
     def insert_gate(self, db: Database, which: Sequence[Any]) -> None:
         db.execute_sql(self.own(NOBODYS), which).fetchall()  # An INSERT would wait for a second at least; this fails at once.

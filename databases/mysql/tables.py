@@ -114,10 +114,22 @@ RESULTS = [
 ]
 
 
+# From version 3: what is told to who looks after it: how flags died, who sweeps and when it last did, and small durable notes.
+TOLD_COLUMNS = {
+    "flagsweep_flag": """
+ADD COLUMN died_as VARCHAR(250), ADD COLUMN trace VARCHAR(120), ADD INDEX flagsweep_dead_group (died_as, kind, died_at)
+""",
+    "flagsweep_consumer": "ADD COLUMN app MEDIUMTEXT, ADD COLUMN ticked_at BIGINT, ADD COLUMN lanes MEDIUMTEXT",
+    "flagsweep_history": "ADD INDEX flagsweep_history_kind (kind, at)",
+}
+FACTS = {"flagsweep_fact": "name VARBINARY(500) NOT NULL PRIMARY KEY, value MEDIUMTEXT NOT NULL, at BIGINT NOT NULL"}
+TELLING = [*(quoted(f"ALTER TABLE {name} {columns}") for name, columns in TOLD_COLUMNS.items()), *_creating(FACTS)]
+
+
 class MysqlTables(Server):
     """Make our tables."""
 
-    steps = (CREATE, ADD, RESULTS)
+    steps = (CREATE, ADD, RESULTS, TELLING)
     changed = frozenset((1060, 1061, 1091))  # Duplicate column name, duplicate key name, cannot drop what is not there.
     opening = closing = ()
     microseconds = "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)"

@@ -168,6 +168,17 @@ ALTER TABLE flagsweep_history ADD COLUMN consumer bigint;
 ALTER TABLE flagsweep_history ADD COLUMN result text;
 CREATE INDEX flagsweep_history_flag ON flagsweep_history (flag, generation);
 """
+# From version 3: what is told to who looks after it: how flags died, who sweeps and when it last did, and small durable notes.
+TELLING = """
+ALTER TABLE flagsweep_flag ADD COLUMN died_as text;
+ALTER TABLE flagsweep_flag ADD COLUMN trace text;
+CREATE INDEX flagsweep_dead_group ON flagsweep_flag (kind, died_as, died_at) WHERE state = 'dead';
+ALTER TABLE flagsweep_consumer ADD COLUMN app text;
+ALTER TABLE flagsweep_consumer ADD COLUMN ticked_at bigint;
+ALTER TABLE flagsweep_consumer ADD COLUMN lanes text;
+CREATE INDEX flagsweep_history_kind ON flagsweep_history (kind, at);
+CREATE TABLE flagsweep_fact (name text COLLATE "C" NOT NULL PRIMARY KEY, value text NOT NULL, at bigint NOT NULL);
+"""
 TRIGGER = statements(f"""
 CREATE OR REPLACE FUNCTION flagsweep_tell() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN PERFORM pg_notify('{CHANNEL}', ''); RETURN NULL; END $$;
@@ -181,7 +192,7 @@ HAS_TRIGGER = "SELECT 1 FROM pg_trigger WHERE tgname = 'flagsweep_raised' AND tg
 class PostgresqlTables(Server):
     """Make our tables."""
 
-    steps = (statements(TABLES), statements(ADDED), statements(RESULTS))
+    steps = (statements(TABLES), statements(ADDED), statements(RESULTS), statements(TELLING))
     microseconds = "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)"
 
     @contextmanager

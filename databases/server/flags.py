@@ -49,6 +49,7 @@ def raised(form: Form, old: str, new: Callable[[str], str]) -> str:
         *(f"{name} = {fresh.format(name=name)}" for name in ("attempts", "crashes", "suspect", "strikes")),
         *(f"{name} = {kept(name)}" for name in ("payload", "expires_at", "bucket")),
         "died_at = NULL",
+        "died_as = NULL",
     ]
     if form.debounced:
         sets.append(f"first_at = CASE WHEN {stands} THEN {first} ELSE {new('raised_at')} END")
@@ -78,12 +79,14 @@ UPDATE flagsweep_flag SET
   attempts = CASE WHEN generation > claimed_generation THEN ? ELSE ? END,
   due_at = CASE WHEN generation = claimed_generation THEN ? WHEN ? THEN least(due_at, ?) ELSE ? END,
   died_at = CASE WHEN generation = claimed_generation AND ? = 'dead' THEN ? END,
+  died_as = CASE WHEN generation = claimed_generation AND ? = 'dead' THEN ? END,
   strikes = greatest(0, strikes + ?), crashes = crashes + ?, suspect = CASE WHEN ? THEN suspect + 1 ELSE 0 END,
   error = coalesce(?, error), settled_at = ?, {FREE}
 WHERE id = ? AND claim_token = ?
 """
 _SETTLE_ARGUMENTS = (
     *("state", "bumped_attempts", "attempts", "due", "earlier", "bumped_due", "bumped_due", "state", "now"),
+    *("state", "died_as"),
     *("strikes", "crashed", "suspect", "error", "now", "id", "token"),
 )
 CLAIMED = ", ".join(
@@ -101,7 +104,8 @@ CLAIMERS = "SELECT DISTINCT claimed_by FROM flagsweep_flag WHERE state = 'claime
 CLAIMS_OF = "SELECT DISTINCT kind, claim_token FROM flagsweep_flag WHERE state = 'claimed' AND claimed_by = ?"
 RETRY = """
 UPDATE flagsweep_flag
-SET state = 'waiting', attempts = 0, crashes = 0, suspect = 0, strikes = 0, died_at = NULL, due_at = ?, settled_at = ?
+SET state = 'waiting', attempts = 0, crashes = 0, suspect = 0, strikes = 0, died_at = NULL, died_as = NULL,
+  due_at = ?, settled_at = ?
 WHERE id {among} AND (state = 'dead' OR (state = 'waiting' AND attempts > 0))
 """
 RECORD_DEAD = """

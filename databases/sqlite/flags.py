@@ -44,7 +44,7 @@ def on_conflict(form: Form) -> str:
     return f"""
 ON CONFLICT (kind, key) DO UPDATE SET
   payload = {payload}, expires_at = {expires_at}, bucket = {bucket},
-  raised_at = excluded.raised_at, generation = flag.generation + 1, died_at = NULL,
+  raised_at = excluded.raised_at, generation = flag.generation + 1, died_at = NULL, died_as = NULL,
   raised_as = CASE flag.state WHEN 'waiting' THEN 'coalesced' WHEN 'claimed' THEN 'bumped' ELSE 'revived' END,
   due_at = CASE WHEN flag.state = 'waiting' AND flag.attempts > 0 THEN flag.due_at
                 WHEN {STANDS} THEN {earlier} ELSE excluded.due_at END,
@@ -152,6 +152,7 @@ UPDATE flagsweep_flag SET
   due_at = CASE WHEN generation = claimed_generation THEN :due
                 WHEN :earlier THEN min(due_at, :bumped_due) ELSE :bumped_due END,
   died_at = CASE WHEN generation = claimed_generation AND :state = 'dead' THEN :now END,
+  died_as = CASE WHEN generation = claimed_generation AND :state = 'dead' THEN :died_as END,
   strikes = max(0, strikes + :strikes), crashes = crashes + :crashed, suspect = CASE WHEN :suspect THEN suspect + 1 ELSE 0 END,
   error = coalesce(:error, error), settled_at = :now, {FREE}
 WHERE id = :id AND claim_token = :token
@@ -172,7 +173,8 @@ THESE = "id IN (SELECT value FROM json_each(?))"
 
 RETRY = f"""
 UPDATE flagsweep_flag
-SET state = 'waiting', attempts = 0, crashes = 0, suspect = 0, strikes = 0, died_at = NULL, due_at = ?, settled_at = ?
+SET state = 'waiting', attempts = 0, crashes = 0, suspect = 0, strikes = 0, died_at = NULL, died_as = NULL,
+  due_at = ?, settled_at = ?
 WHERE {THESE} AND (state = 'dead' OR (state = 'waiting' AND attempts > 0))
 """
 

@@ -169,11 +169,23 @@ ALTER TABLE flagsweep_history ADD COLUMN result TEXT;
 CREATE INDEX flagsweep_history_flag ON flagsweep_history (flag, generation);
 """
 
+# From version 3: what is told to who looks after it: how flags died, who sweeps and when it last did, and small durable notes.
+TELLING = """
+ALTER TABLE flagsweep_flag ADD COLUMN died_as TEXT;
+ALTER TABLE flagsweep_flag ADD COLUMN trace TEXT;
+CREATE INDEX flagsweep_dead_group ON flagsweep_flag (kind, died_as, died_at) WHERE state = 'dead';
+ALTER TABLE flagsweep_consumer ADD COLUMN app TEXT;
+ALTER TABLE flagsweep_consumer ADD COLUMN ticked_at INTEGER;
+ALTER TABLE flagsweep_consumer ADD COLUMN lanes TEXT;
+CREATE INDEX flagsweep_history_kind ON flagsweep_history (kind, at);
+CREATE TABLE flagsweep_fact (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
 
 class SqliteTables(Dialect):
     """Make our tables."""
 
-    steps = (statements(TABLES), statements(ADDED), statements(RESULTS))
+    steps = (statements(TABLES), statements(ADDED), statements(RESULTS), statements(TELLING))
     opening = ("PRAGMA journal_mode = WAL", "BEGIN IMMEDIATE")
     microseconds = "CAST(round((julianday('now') - 2440587.5) * 86400000000) AS INTEGER)"
 

@@ -22,9 +22,9 @@ from flagsweep.databases.postgresql.listening import CHANNEL
 from flagsweep.databases.schema import Schema
 from flagsweep.databases.sqlite import Sqlite
 from flagsweep.errors import DatabaseAway
-from flagsweep.models import Consumer, Count, Flag, Gate, History, Hold, Pulse, Schedule
+from flagsweep.models import Consumer, Count, Fact, Flag, Gate, History, Hold, Pulse, Schedule
 
-MODELS = (Schema, Flag, Consumer, History, Schedule, Gate, Hold, Pulse, Count)
+MODELS = (Schema, Flag, Consumer, History, Schedule, Gate, Hold, Pulse, Count, Fact)
 NOW_AT, LATER = schema.SCHEMA, schema.SCHEMA + 1
 
 SECOND_STEP = (

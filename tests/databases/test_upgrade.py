@@ -31,11 +31,11 @@ CONSUMER = ("mode", "pid", "host", "started_at", "comebacks")
 
 ADDED = {
     "flagsweep_flag": {
-        **dict.fromkeys(("expires_at", "first_at", "bucket", "schedule", "zone", "intended")),
+        **dict.fromkeys(("expires_at", "first_at", "bucket", "schedule", "zone", "intended", "died_as", "trace")),
         **{"covered": 0, "missed": 0, "strikes": 0},
     },
     "flagsweep_history": dict.fromkeys(("attempt", "took", "generation", "consumer", "result")),
-    "flagsweep_consumer": {},
+    "flagsweep_consumer": dict.fromkeys(("app", "ticked_at", "lanes")),
 }
 """What the newest version says of a row of version 1."""
 

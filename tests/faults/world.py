@@ -192,7 +192,8 @@ class Crew:
         shared = Shared(self.store, flags.clock, Pacer(1.0, 1000), self.enlisted, world.died)
         self.lane = Lane("default", flags.handlers, self.pool, shared)
         lanes = {"default": self.lane}
-        self.keeper = FrankKeeper(self.duties, lanes, lambda name: None, self.rescue, self.duties.firing())
+        me = lambda: self.enlisted.id  # noqa: E731
+        self.keeper = FrankKeeper(self.duties, lanes, lambda name: None, self.rescue, self.duties.firing(), me)
         self.keeper._mend_times()  # As its thread does first of all.
 
     def keep(self):
