@@ -14,6 +14,8 @@ from ..logs import printable
 from .locate import Hosted
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from ..app import FlagSweep
 
 ABOUT = "Look after work flags: durable rows that say work is owed."
@@ -67,7 +69,14 @@ class Commands(Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return command_of(cmd_name) if cmd_name in COMMANDS else None
+        if cmd_name not in COMMANDS:
+            return None
+        command = command_of(cmd_name)
+        if ctx.resilient_parsing:  # A shell asks what may follow.
+            from .names import complete_names
+
+            complete_names(command)
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands by what they are for."""
@@ -75,6 +84,14 @@ class Commands(Group):
         for section, commands in SECTIONS.items():
             with formatter.section(section):
                 formatter.write_dl([(name.ljust(widest), about) for name, (_, about) in commands.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Offer the commands, and the options of the group: no command is entered for that."""
+        from click.shell_completion import CompletionItem
+
+        told = ((name, about) for commands in SECTIONS.values() for name, (_, about) in commands.items())
+        found = [CompletionItem(name, help=about) for name, about in told if name.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def invoke(self, ctx: click.Context) -> Any:
         ctx.color = color_wanted(os.environ)
@@ -115,6 +132,7 @@ SECTIONS = {
         "init": ("setup.init", "Create the tables, or upgrade them."),
         "run": ("running.run", "Be the consumer: sweep until SIGTERM or Ctrl-C."),
         "sweep": ("running.sweep", "Do what is due and exit: for cron, or beside a running consumer."),
+        "completion": ("completion.completion", "Print what has a shell complete commands, options, and names of the site."),
     },
 }
 """By what they are for, in the order in which they are listed: where each command is, and the first sentence of its help."""

@@ -43,6 +43,7 @@ COMMANDS = {
     "gates": [],
     "lane": ["mail", "--threads", "2"],
     "doctor": [],
+    "completion": ["bash"],
 }
 
 EACH_CLOSED = [pytest.param(command, ">&- 2>&- <&-", id=command) for command in COMMANDS]
