@@ -4,6 +4,7 @@ Every pair of database and queue comes last, with consumers that are processes o
 """
 
 import json
+import re
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -20,6 +21,7 @@ from flagsweep.config import SECOND
 from flagsweep.databases.errors import DATABASE_ERRORS
 from flagsweep.databases.schema import SCHEMA
 from flagsweep.errors import ClaimLost, DatabaseAway
+from flagsweep.models import Consumer, Flag, fact, facts, forget_fact
 from flagsweep.sweep.claims import Step
 from flagsweep.sweep.records import Records
 
@@ -1262,3 +1264,71 @@ def test_a_flag_that_crashes_the_process_is_dead_after_three_and_the_others_are_
     (flag,) = site.flags.find()
     assert (flag.kind, flag.state, flag.crashes) == ("work", "dead", 3)
     assert Ledger(site.journal.events(), site.deaths).lost(up=site.up()) == []
+
+
+# What is told to who looks after it.
+
+
+def died_as(flags):
+    """Return how each flag that is up died, by kind."""
+    with flags.connections.lent("not read") as db:
+        return dict(Flag.select(Flag.kind, Flag.died_as).order_by(Flag.id).tuples().execute(db))
+
+
+def test_a_dead_flag_says_how_it_died_until_it_is_up_again(flags, clock):
+    @flags.handler("fails", max_attempts=1)
+    def fails():
+        raise ValueError("x")
+
+    @flags.handler("parks")
+    def parks(n):
+        raise AssertionError("it is never run")
+
+    fails.raise_flag()
+    parks.raise_flag(n=1)
+    with flags.connections.lent("not written") as db:
+        Flag.update(payload="{").where(Flag.kind == "parks").execute(db)
+    flags.sweep()
+    assert re.fullmatch(r"ValueError test_conformance\.py:fails:\d+", died_as(flags)["fails"])
+    assert died_as(flags)["parks"] == "parked"
+    flags.retry(kind="fails")
+    parks.raise_flag(n=1)
+    assert died_as(flags) == {"fails": None, "parks": None}
+
+
+def test_who_ends_is_noted_and_whether_it_was_by_itself(flags, clock):
+    store, now = flags.store, flags.clock.now()
+    for mode in ("run", "run", "sweep"):
+        ids = store.enlist(mode, 17, "shop", now, lambda id: None, "work")
+    store.strike(ids, now)
+    store.rescue(ids - 1, (), now + 5, comebacks=0)
+    with flags.connections.lent("not read") as db:
+        left, swept = fact(db, "left"), fact(db, "swept")
+        assert json.loads(left.value) == {"id": ids - 1, "mode": "run", "pid": 17, "host": "shop", "app": "work", "how": "died"}
+        assert (left.at, json.loads(swept.value)["how"]) == (now + 5, "stopped")
+        assert [each.name for each in facts(db, "l")] == ["left"]
+        assert forget_fact(db, "left") and not forget_fact(db, "left") and fact(db, "left") is None
+
+
+def test_a_note_takes_the_place_of_the_one_before(flags):
+    with flags.connections.write() as db:
+        for value, at in (("1", 5), ("größer 旗", 6)):
+            flags.connections.dialect.note_fact(db, "kind:größer 旗", value, at)
+    with flags.connections.lent("not read") as db:
+        assert [(each.name, each.value, each.at) for each in facts(db, "kind:")] == [("kind:größer 旗", "größer 旗", 6)]
+
+
+def test_a_consumer_says_that_it_goes_on_and_what_it_serves(flags, until, clock):
+    @flags.handler("mail", lane="post")
+    def mail(): ...
+
+    def told():
+        clock.advance(1)
+        with flags.connections.lent("not read") as db:
+            return [json.loads(each.lanes) for each in Consumer.select().execute(db) if each.lanes], facts(db, "kind:")
+
+    with running(flags, until):
+        until(lambda: all(told()))
+        (lanes,), (served,) = told()
+    assert lanes["post"]["kinds"] == ["mail"] and lanes["post"]["seat"] and lanes["post"]["swept_at"] is not None
+    assert (served.name, json.loads(served.value)["app"]) == ("kind:mail", __name__)
