@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -70,11 +71,12 @@ def consumer_line(consumer: dict[str, Any]) -> str:
 
 @click.command()
 @AS_JSON
+@click.option("--exit-code", "graded", is_flag=True, help="End with 0 (all is well), 1 (warnings) or 2 (something fails).")
 @click.pass_context
-def doctor(ctx: click.Context, as_json: bool) -> None:
+def doctor(ctx: click.Context, as_json: bool, graded: bool) -> None:
     """Check the database and what it stands on.
 
-    The exit code is 1 where something fails; a warning leaves it at 0.
+    The exit code is 1 where something fails; a warning leaves it at 0. With --exit-code a monitor tells them apart.
     """
     found = ctx.obj.any_site().doctor()
     findings = [replace(finding, text=ctx.obj.as_called(finding.text), fix=ctx.obj.as_called(finding.fix)) for finding in found]
@@ -83,7 +85,23 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     else:
         for finding in findings:
             click.echo(_finding_lines(finding))
-    ctx.exit(any(finding.level == "fail" for finding in findings))
+        click.echo(_sum_of(findings))
+    worst = max((LEVELS.index(finding.level) for finding in findings), default=0)
+    ctx.exit(worst if graded else worst == LEVELS.index("fail"))
+
+
+LEVELS = ("ok", "warn", "fail")
+"""What findings are, by the exit code that a monitor is told."""
+
+
+def _sum_of(findings: Sequence[Finding]) -> str:
+    """Return what there is to mend, below a list that is longer than many a screen."""
+    told = [f"{level} {', '.join(names)}" for level in ("fail", "warn") if (names := _names_at(findings, level))]
+    return f"{len(findings)} findings: {'; '.join(told) or 'all is well'}"
+
+
+def _names_at(findings: Sequence[Finding], level: str) -> list[str]:
+    return list(dict.fromkeys(finding.what for finding in findings if finding.level == level))
 
 
 def _finding_lines(finding: Finding) -> str:

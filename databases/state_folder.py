@@ -34,7 +34,7 @@ def folder_on_host(where: str, state_dir: str | os.PathLike[str] = "") -> Path:
         ) from error
     if found.st_mode & 0o022 or (hasattr(os, "getuid") and found.st_uid != os.getuid()):
         raise NotReady(
-            f"{folder}, for a consumer's notes, belongs to {_user(found.st_uid)} or can be written by others: "
+            f"{folder}, for a consumer's notes, belongs to {user_name(found.st_uid)} or can be written by others: "
             "set state_dir (FLAGSWEEP_STATE_DIR) to another"
         )
     return folder
@@ -46,7 +46,7 @@ def path_on_host(where: str, state_dir: str | os.PathLike[str] = "") -> Path:
     return base / ("" if state_dir else "flagsweep") / hashlib.sha256(where.encode()).hexdigest()[:16]
 
 
-def _user(uid: int) -> str:
+def user_name(uid: int) -> str:
     """Return the name of a user, or its number where it has none."""
     try:
         import pwd
@@ -86,7 +86,7 @@ def out_of_reach(folder: Path, error: OSError) -> NotReady:
     database = Path(str(folder).removesuffix(".flagsweep"))
     why = f"{folder}, where consumers keep their leases, cannot be used: {error.strerror}"
     try:
-        theirs, ours = _user(folder.stat().st_uid), _user(database.stat().st_uid)
+        theirs, ours = user_name(folder.stat().st_uid), user_name(database.stat().st_uid)
     except OSError:
         return NotReady(f"{why}; run flagsweep as the user who owns the database")
     if theirs == ours:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from peewee import Database, Field, Model, Node, Select
+from peewee import Database, Field, Model, Node, OperationalError, Select
 
 from ..dialect import Dialect
 
@@ -34,6 +34,19 @@ class SqliteChecks(Dialect):
     def synchronous(self, db: Database) -> int:
         """Return how a connection waits for the disk: 0 off, 1 normal, 2 full, 3 extra."""
         return db.execute_sql("PRAGMA synchronous").fetchone()[0]
+
+    def is_writer_free(self, db: Database) -> bool:
+        """Return whether nobody holds the writer: it is taken, without waiting, and given back."""
+        (patience,) = db.execute_sql("PRAGMA busy_timeout").fetchone()
+        db.execute_sql("PRAGMA busy_timeout = 0").fetchall()
+        try:
+            db.execute_sql("BEGIN IMMEDIATE")
+            db.execute_sql("ROLLBACK")
+        except OperationalError:
+            return False
+        finally:
+            db.execute_sql(f"PRAGMA busy_timeout = {patience}").fetchall()
+        return True
 
     def latest_raise(self, db: Database, last: int) -> int | None:
         return db.execute_sql(LATEST_RAISE, (last,)).fetchone()[0]

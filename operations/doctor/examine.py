@@ -10,6 +10,7 @@ from .database import OPENING, REACH, server
 from .environment import ENVIRONMENT
 from .finding import Finding
 from .flags import FLAGS
+from .holders import HOLDERS
 from .machine import FILES, MACHINE, clock
 from .patient import Check, Patient
 from .schedules import SCHEDULES
@@ -20,8 +21,8 @@ def examine(site: Site) -> list[Finding]:
     patient = Patient(site)
     try:
         findings = _carry_out(REACH, patient)
-        reached = all(finding.level == "ok" for finding in findings)
-        return findings + _carry_out(_checks(site, reached), patient)
+        patient.reached = all(finding.level == "ok" for finding in findings)
+        return findings + _carry_out(_checks(site, patient.reached), patient)
     finally:
         site.connections.close_engine()
 
@@ -30,7 +31,7 @@ def _checks(site: Site, reached: bool) -> list[Check]:
     if site.connections.dialect.shared:
         return [clock, *ENVIRONMENT, *([server, *SWEEPING, *FLAGS, *SCHEDULES] if reached else [])]
     on_disk = site.path is not None and site.path.parent.is_dir()
-    checks = [*MACHINE, *ENVIRONMENT, *(FILES if on_disk else [])]
+    checks = [*MACHINE, *ENVIRONMENT, *([*FILES, *HOLDERS] if on_disk else [])]
     if reached:
         checks += [*OPENING, *(SWEEPING if on_disk else []), *FLAGS, *SCHEDULES]
     return checks

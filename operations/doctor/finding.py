@@ -36,3 +36,20 @@ def as_date(moment: int) -> str:
     :param moment: microseconds.
     """
     return f"{datetime.fromtimestamp(moment / SECOND, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def as_time(moment: int, now: int) -> str:
+    """Return a time as text, in UTC; one of today without the date.
+
+    :param now: microseconds, as ``moment`` is.
+    """
+    text = as_date(moment)
+    return text[11:] if text[:10] == as_date(now)[:10] else text
+
+
+def as_span(seconds: float) -> str:
+    """Return a duration in the unit that suits it."""
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.3g} s"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from pathlib import Path
 
 from ...config import SECOND
 from ...consumer.wakeups import LOCAL, file_system
@@ -15,8 +14,6 @@ from .patient import Check, Patient
 
 MIB = 1024 * 1024
 LITTLE_SPACE = 64 * MIB
-LONG_LOG = 64 * MIB
-"""A log of this size means that some reader has kept SQLite from writing it back for long."""
 FIRST_YEAR = 1_704_067_200 * SECOND
 """2024-01-01: a clock that shows less has never been set."""
 RETURNING = (3, 35, 0)
@@ -96,16 +93,4 @@ def disk_space(patient: Patient) -> Finding:
     return Finding("ok", "disk space", f"{free / 1024 / MIB:.1f} GiB are free")
 
 
-def log_size(patient: Patient) -> Finding:
-    """Check that the write-ahead log is written back now and then."""
-    log = Path(f"{patient.path}-wal")
-    size = log.stat().st_size if log.exists() else 0
-    if size > LONG_LOG:
-        text = f"{log} has {size // MIB} MiB: a reader that never ends keeps it from being written back"
-        return Finding(
-            "warn", "write-ahead log", text, "look for a program that leaves a query or a transaction open, and end it"
-        )
-    return Finding("ok", "write-ahead log", f"{size / MIB:.1f} MiB")
-
-
-FILES: list[Check] = [file_system_kind, folder, disk_space, log_size]
+FILES: list[Check] = [file_system_kind, folder, disk_space]

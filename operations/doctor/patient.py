@@ -26,6 +26,8 @@ class Patient:
         self.dialect: Any = site.connections.dialect
         self.path = site.path or Path(site.connections.where)
         self.now = site.clock.now()
+        self.reached = False
+        """Whether the database answers, and has our tables."""
 
     @cached_property
     def status(self) -> dict[str, Any]:

@@ -69,3 +69,12 @@ def test_doctor_fails_where_something_fails(shop, db_path):
         file.unlink() if file.is_file() else None
     assert "there is no database" in flagsweep("doctor", code=1).stdout
     assert json.loads(flagsweep("doctor", "--json", code=1).stdout)[0]["level"] == "fail"
+
+
+def test_doctor_tells_a_monitor_warnings_from_what_fails(shop, db_path):
+    shop.nightly.raise_flag()
+    last = flagsweep("doctor", "--exit-code", code=1).stdout.splitlines()[-1]
+    assert re.search(r"^\d+ findings: warn .*consumer", last)
+    for file in db_path.parent.glob("site.db*"):
+        file.unlink() if file.is_file() else None
+    assert re.search(r"^\d+ findings: fail database(;|$)", flagsweep("doctor", "--exit-code", code=2).stdout.splitlines()[-1])

@@ -53,10 +53,3 @@ def test_little_disk_space_is_a_risk(flags, monkeypatch):
     monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1 << 40, 1 << 40, 63 << 20))
     finding = found(flags, "disk space")
     assert (finding.level, finding.text) == ("warn", "63 MiB are free")
-
-
-def test_a_log_that_is_never_written_back_is_a_risk(flags, monkeypatch):
-    monkeypatch.setattr(machine, "LONG_LOG", 0)
-    with flags.database.connection_context():
-        flags.handlers["send"].raise_flag(1)
-        assert found(flags, "write-ahead log").level == "warn"
