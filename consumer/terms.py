@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..sweep.claims import ONCE
+from ..sweep.roll import ONCE
 
 
 class Terms(NamedTuple):

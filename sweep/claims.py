@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -16,11 +16,11 @@ from ..config import SECOND
 from ..databases.connections import Connections
 from ..databases.flags import Rare
 from ..databases.pages import Pages
-from ..databases.schema import Schema
 from ..databases.way import FORCED, Way
 from ..errors import ClaimLost
 from ..gates.limits import Took
 from ..models import Consumer, Flag, found
+from .roll import Roll
 
 KIND = attrgetter("kind")
 
@@ -31,9 +31,6 @@ STRIKES = 100
 """A flag that comes further and fails again and again is dead after so many times its attempts without a success. A death of its
 process counts as so many failures."""
 
-
-ONCE = "sweep"
-"""What the row of a consumer says that does what is due, and leaves."""
 
 NO_RARE = Rare()
 
@@ -101,13 +98,11 @@ class Step(NamedTuple):
     died_as: str | None = None
 
 
-class Store:
+class Store(Roll):
     """Do the verbs of whoever sweeps, on our own connections."""
 
     def __init__(self, connections: Connections):
-        self.connections = connections
-        self._engine = connections.engine
-        self._dialect = connections.dialect
+        super().__init__(connections)
         self._pages = Pages(connections)
 
     def agenda(self, kinds: Sequence[str]) -> list[tuple[str, int, int]]:
@@ -260,51 +255,6 @@ class Store:
 
     # Consumers.
 
-    def made_at(self) -> int:
-        """Return when the tables were made: this tells a database, or one schema of it, from every other."""
-        query = Schema.select(Schema.applied_at).order_by(Schema.version).limit(1)
-        return next(iter(query.tuples().execute(self._engine)))[0]
-
-    def enlist(self, mode: str, pid: int, host: str, now: int, hold: Callable[[int], None], app: str | None = None) -> int:
-        """Enter a consumer under a new id.
-
-        :param app: the modules that its handlers are in.
-        :param hold: takes the lease of that id; called before others can see the row, so that none finds it without its lease.
-        """
-        files = self.connections.files.before_entering()
-        with self.connections.write():
-            id = Consumer.insert(mode=mode, pid=pid, host=host, started_at=now, app=app, ticked_at=now).execute(self._engine)
-            hold(id)
-        # Only now the log is open; and it stays so, with this thread's connection, as long as the consumer is entered.
-        self.connections.files.entered(id, files)
-        return id
-
-    def tick(self, consumer: int, lanes: str, now: int) -> None:
-        """Note that a consumer goes on, and what its lanes do, as JSON."""
-        with self.connections.write(only_claims=True):
-            Consumer.update(ticked_at=now, lanes=lanes).where(Consumer.id == consumer).execute(self._engine)
-
-    def note_served(self, kinds: Mapping[str, str], now: int) -> None:
-        """Note who serves kinds: what is said of each, as JSON."""
-        with self.connections.write(only_claims=True):
-            for kind, said in sorted(kinds.items()):
-                self._dialect.note_fact(self._engine, f"kind:{kind}", said, now)
-
-    def peers(self) -> dict[int, Consumer]:
-        """Return all that are entered, alive or not, by their ids, as the engine sees them."""
-        return {each.id: each for each in Consumer.select().execute(self._engine)}
-
-    def come_back(self, consumer: int) -> bool:
-        """Note that a consumer has taken its lease again; return whether it is still entered: nobody took it for dead."""
-        with self.connections.write():
-            again = Consumer.update(comebacks=Consumer.comebacks + 1).where(Consumer.id == consumer)
-            return again.execute(self._engine) == 1
-
-    def consumers(self) -> list[Consumer]:
-        """Return who is entered, alive or not."""
-        with self.connections.lent("consumers could not be read") as db:
-            return list(Consumer.select().order_by(Consumer.id).execute(db))
-
     def rescue(
         self, consumer: int, charged: Sequence[tuple[int, int, Step]], now: int, comebacks: int | None = None
     ) -> tuple[int, list[int]] | None:
@@ -322,17 +272,12 @@ class Store:
             if not Consumer.delete().where(it).execute(self._engine) and comebacks is not None:
                 return None
             if peer is not None:
-                self._note_end(peer, "stopped" if comebacks is None else "died", now)
+                self.note_end(peer, "stopped" if comebacks is None else "died", now)
             self._dialect.forget_holds(self._engine, consumer)
             settled = [(id, self.settle_one(id, token, step, now)) for id, token, step in charged]
         # Whoever dies here leaves claims of nobody, which ``release_orphans`` finds.
         freed = self._release_all(consumer, now)
         return freed + len(settled), [id for id, state in settled if state == "dead"]
-
-    def _note_end(self, peer: Consumer, how: str, now: int) -> None:
-        """Note who has left last, of those that stay and of those that sweep once."""
-        said = {"id": peer.id, "mode": peer.mode, "pid": peer.pid, "host": peer.host, "app": peer.app, "how": how}
-        self._dialect.note_fact(self._engine, "swept" if peer.mode == ONCE else "left", json.dumps(said), now)
 
     def _release_all(self, consumer: int, now: int) -> int:
         """Give back all that a consumer has claimed, some at a time, but what somebody else's open transaction holds."""
