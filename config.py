@@ -131,6 +131,8 @@ class Settings:
     promise: Mapping[str, float] = field(default_factory=dict)
     """Seconds that a due flag waits at the longest, by lane, as ``{"mail": "1m"}``; ``*`` stands for all other lanes, and
     a single duration for all. ``flags.check()`` says where it is broken; nothing is done sooner for it."""
+    log: str = "text"
+    """How ``run`` and ``sweep`` write their log to stderr: ``text``, or ``json``, with an event for each verb, a line each."""
     state_dir: str = ""
     """Folder for what a consumer notes on its own host, where the database is a server; by default below the user's home."""
 
@@ -241,6 +243,8 @@ def _check(problems: Problems, name: str, value: Any) -> Any:
         return _kinds(problems, value)
     if name == "watch" and value not in ("auto", "poll", "off"):
         problems.found.append(f"watch must be 'auto', 'poll' or 'off', got {value!r}")
+    if name == "log" and value not in ("text", "json"):
+        problems.found.append(f"log must be 'text' or 'json', got {value!r}")
     if name == "driver" and value not in ("sqlite3", "apsw"):
         problems.found.append(f"driver must be 'sqlite3' or 'apsw', got {value!r}")
     if name == "mode" and value not in ("external", "embedded", "inline"):

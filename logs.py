@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import re
 import time
 import traceback
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from types import TracebackType
+from typing import Any
 
 log = logging.getLogger("flagsweep")
 
@@ -67,6 +70,48 @@ def headline(error: str) -> str:
         names = [match[1] for line in after if (match := _OF_A_GROUP.match(line))]
         return printable(": ".join(names[:2]))
     return printable(next((line for line in after if not line.startswith(" ")), lines[-1]))
+
+
+# Events.
+
+EVENT = 5
+"""The level of events: below that of every line of text, so that nothing but JSON logs asks for them."""
+
+AS_EVENT = {"as_event": True}
+"""What a line of text has besides of which an event tells, too: JSON logs leave the line out."""
+
+_events = logging.getLogger("flagsweep.events")
+
+
+def tells_events() -> bool:
+    """Return whether anybody wants events: whoever would have to gather something for them asks first."""
+    return _events.isEnabledFor(EVENT)
+
+
+def tell_event(event: str, level: int = logging.INFO, **what: Any) -> None:
+    """Tell of an event, where anybody wants it.
+
+    :param event: its name, one word; ``what``: what is known of it, small and printable as JSON. No payload.
+    """
+    if tells_events():
+        of = f" {what['kind']} (flag {what['flag']})" if "flag" in what else ""
+        _events.log(EVENT, "%s%s", event, of, extra={"event": {"event": event, "level": logging.getLevelName(level), **what}})
+
+
+class JsonLines(logging.Formatter):
+    """Write a record as one line of JSON: an event with all that it tells, or the text of another line.
+
+    Whatever a site's data holds, it is one line: JSON in ASCII spells out every character that could end or steer it.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        told = getattr(record, "event", None)
+        if told is None:
+            told = {"event": "log", "level": record.levelname, "logger": record.name, "message": record.getMessage()}
+            if record.exc_info and record.exc_info[1] is not None:
+                told["error"] = headline(describe(record.exc_info[1]))
+        return json.dumps({"at": at, **told}, default=str)
 
 
 # Time.

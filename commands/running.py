@@ -23,15 +23,21 @@ from .stopping import end_at_once
 from .tables import print_json
 from .words import plural
 
+LOG = click.option("--log", "form", type=click.Choice(["text", "json"]), help="How to write the log; else the setting log says.")
+
 
 @click.command()
+@LOG
 @click.pass_obj
-def run(given: Given) -> None:
+def run(given: Given, form: str | None) -> None:
     """Be the consumer: sweep until SIGTERM or Ctrl-C."""
     flags = given.site()
     # A site's own Huey tells of its tasks as its own consumer would have it.
     log_to_stderr(
-        logging.DEBUG if given.debug else logging.INFO, given.debug, logging.WARNING if flags.also is None else logging.INFO
+        logging.DEBUG if given.debug else logging.INFO,
+        given.debug,
+        logging.WARNING if flags.also is None else logging.INFO,
+        form or flags.settings.log,
     )
     try:
         ended = flags.run()
@@ -48,15 +54,17 @@ def run(given: Given) -> None:
 @click.option("--lane", help="This lane only.")
 @click.option("--force", is_flag=True, help="Sweep what is paused, too.")
 @click.option("--limit", type=click.IntRange(0), help="Claim at most so many flags in each lane.")
+@LOG
 @AS_JSON
 @click.pass_obj
-def sweep(given: Given, lane: str | None, force: bool, limit: int | None, as_json: bool) -> None:
+def sweep(given: Given, lane: str | None, force: bool, limit: int | None, form: str | None, as_json: bool) -> None:
     """Do what is due and exit: for cron, or beside a running consumer.
 
     Attempts that fail are named on stderr. They are not a failure of the sweep: their flags wait for the next attempt.
     """
     flags = given.site()
-    log_to_stderr(logging.DEBUG if given.debug else logging.WARNING, given.debug)
+    level = logging.DEBUG if given.debug else logging.WARNING
+    log_to_stderr(level, given.debug, form=form or flags.settings.log)
     stopped: list[str] = []
 
     def stop(name: str) -> None:

@@ -8,24 +8,31 @@ import traceback
 
 import click
 
-from ..logs import printable
+from ..logs import EVENT, JsonLines, printable
 from ..modules import described
 
 
-def log_to_stderr(level: int, debug: bool, huey: int = logging.WARNING) -> None:
+def log_to_stderr(level: int, debug: bool, huey: int = logging.WARNING, form: str = "text") -> None:
     """Have flagsweep's log, and Huey's warnings, written to stderr, whatever the site's own logging does, now or later.
 
     :param huey: from which level on Huey's are.
+    :param form: ``text``, or ``json``: a line of JSON for each line of text, and for each event besides.
 
     A site that has a handler of its own for ``flagsweep`` which writes to the terminal keeps that one instead.
     """
-    handler = _Stderr()
-    handler.setFormatter(OneLine(debug))
+    as_json = form == "json"
+    handler = _JsonStderr() if as_json else _Stderr()
+    handler.setFormatter(JsonLines() if as_json else OneLine(debug))
+    events = logging.getLogger("flagsweep.events")
+    events.__class__ = _Kept
+    events.setLevel(EVENT if as_json else logging.NOTSET)
     for name, least in (("flagsweep", level), ("huey", huey)):
         logger = logging.getLogger(name)
         logger.__class__ = _Kept
         logger.handlers = [each for each in logger.handlers if not isinstance(each, _Stderr)]
-        if any(map(_is_terminal, logger.handlers)):
+        if as_json:  # Asked for by name: a text of the site's own in between would be no JSON.
+            logger.handlers = [each for each in logger.handlers if not _is_terminal(each)]
+        elif any(map(_is_terminal, logger.handlers)):
             continue
         logger.setLevel(least)
         logger.addHandler(handler)
@@ -60,12 +67,23 @@ class _Stderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            click.echo(self.format(record), err=True)
+            if self._shows(record):
+                click.echo(self.format(record), err=True)
         except Exception:
             self.handleError(record)
-        for handler in logging.getLogger().handlers:
+        for handler in logging.getLogger().handlers if record.levelno > EVENT else ():
             if record.levelno >= handler.level and not _is_terminal(handler):
                 handler.handle(record)
+
+    def _shows(self, record: logging.LogRecord) -> bool:
+        return True
+
+
+class _JsonStderr(_Stderr):
+    """Write events, and lines of text of which no event tells."""
+
+    def _shows(self, record: logging.LogRecord) -> bool:
+        return not getattr(record, "as_event", False)
 
 
 class _Kept(logging.Logger):

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from ..config import SECOND, Clock, utc
 from ..gates.shut import Shut
 from ..handlers import Handler
-from ..logs import Seldom, printable
+from ..logs import AS_EVENT, Seldom, printable, tell_event
 from ..models import Schedule, gates
 from ..payloads import Item
 from ..schedules.book import Book, is_paused, occurrence_of, plan_of
@@ -167,7 +167,9 @@ class Firing:
             return None
         if not runs:
             return None
-        log.info("fired %s for %s", printable(row.name), _shown(due.runs[-1][0], row.zone))
+        latest = _shown(due.runs[-1][0], row.zone)
+        log.info("fired %s for %s", printable(row.name), latest, extra=AS_EVENT)
+        tell_event("fired", schedule=row.name, kind=row.kind, intended=latest)
         return (runs[0][1].priority, row.kind)
 
     def _tell(self, name: str, line: str) -> None:

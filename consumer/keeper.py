@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from ..config import LONGEST, SECOND
-from ..logs import Seldom, printable
+from ..logs import AS_EVENT, Seldom, printable, tell_event
 from ..models import AWAY
 from ..sweep.lane import Lane
 from ..sweep.records import Records
@@ -108,9 +108,11 @@ class Keeper(Chores):
         """Say what waits since somebody paused it, and what goes on: whoever did so was in another process."""
         pauses = self._firing.shut.all_pauses(self._clock.now())
         for sort, name in sorted(pauses.keys() - self._pauses):
-            log.info("%s waits: %s", printable(f"{sort} {name}".strip()), printable(pauses[sort, name].why))
+            log.info("%s waits: %s", printable(f"{sort} {name}".strip()), printable(pauses[sort, name].why), extra=AS_EVENT)
+            tell_event("paused", of=sort, name=name, why=pauses[sort, name].why)
         for sort, name in sorted(self._pauses - pauses.keys()):
-            log.info("%s goes on", printable(f"{sort} {name}".strip()))
+            log.info("%s goes on", printable(f"{sort} {name}".strip()), extra=AS_EVENT)
+            tell_event("resumed", of=sort, name=name)
         self._pauses = set(pauses)
 
     def _say_it_goes_on(self) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from ..handlers import Options
+from ..logs import AS_EVENT, tell_event
 from ..models import Consumer, Flag
 from ..sweep.blackbox import BlackBox
 from ..sweep.claims import Claimed, Step
@@ -66,9 +67,9 @@ class Rescuer:
             file.unlink(missing_ok=True)
         if freed:
             charged = ", ".join(f"{f.kind} (flag {f.id})" for f, _ in steps) or "none"
-            log.warning(
-                "consumer %d died: %d flags are free again; charged, since they were running: %s", consumer, freed, charged
-            )
+            died = "consumer %d died: %d flags are free again; charged, since they were running: %s"
+            log.warning(died, consumer, freed, charged, extra=AS_EVENT)
+            tell_event("rescued", logging.WARNING, consumer=consumer, flags=freed, charged=[f.id for f, _ in steps])
         for flag, step in steps:
             if flag.id in dead:
                 self._on_dead(claimed_from(flag), step.error or "")

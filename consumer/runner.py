@@ -16,7 +16,7 @@ from huey.consumer import Consumer as HueyConsumer
 
 from ..databases.spare import too_small
 from ..errors import LaneStuck
-from ..logs import printable
+from ..logs import AS_EVENT, printable, tell_event
 from ..sweep.lane import Lane
 from ..tasks import SweepTasks
 from .beside import Beside
@@ -191,6 +191,7 @@ class Runner:
             seen_by,
             self._enlisted.id,
         )
+        tell_event("started", consumer=self._enlisted.id, mode=self.terms.mode, pid=os.getpid(), lanes=sorted(self._lanes))
         for name, lane in self._lanes.items():
             tasks = f" and {lane.pool.loop.size} tasks" if lane.pool.loop is not None else ""
             log.info("lane %s, %d threads%s: %s", name, lane.pool.size, tasks, ", ".join(sorted(lane.kinds)) or "no kinds")
@@ -269,11 +270,13 @@ class Runner:
             self._enlisted.close()
             self._connections.close_engine()
             self._connections.close_thread()
-            log.log(logging.INFO if self._consumer else logging.DEBUG, "stopped")
+            log.log(logging.INFO if self._consumer else logging.DEBUG, "stopped", extra=AS_EVENT)
+            tell_event("stopped", consumer=self._enlisted.id, why=self._reason)
         else:
             left = [claimed for lane in self._lanes.values() for claimed in lane.pool.under_way()]
             names = ", ".join(f"{c.kind} (flag {c.id})" for c in left) or "none"
-            log.warning("stopped while these still run, they run again: %s", names)
+            log.warning("stopped while these still run, they run again: %s", names, extra=AS_EVENT)
+            tell_event("stopped", logging.WARNING, consumer=self._enlisted.id, why=self._reason, left=[c.id for c in left])
         if not ended and (self._innocent or not self._gave_up):
             self._enlisted.mark_clean()
         if not ended and not self.host.exits:

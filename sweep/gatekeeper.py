@@ -18,7 +18,7 @@ from ..gates.breaker import Breaker, Probe
 from ..gates.limits import Limits, Took, changed
 from ..gates.shut import Closing
 from ..handlers import Handler
-from ..logs import printable
+from ..logs import AS_EVENT, printable, tell_event
 from ..models import bump
 from .buckets import Buckets
 from .claims import Claimed, Store
@@ -368,9 +368,11 @@ class Gatekeeper:
     def _tell(self, name: str, event: str, why: str) -> None:
         if event == breaker.OUTAGE_BEGAN:
             away = "its flags fail alike, as if its provider were away"
-            log.warning("%s waits: %s (%s); now and then one tries", name, away, printable(why))
+            log.warning("%s waits: %s (%s); now and then one tries", name, away, printable(why), extra=AS_EVENT)
+            tell_event("gate_closed", logging.WARNING, kind=name, why=why)
         else:
-            log.info("%s goes on: its provider answers again", name)
+            log.info("%s goes on: its provider answers again", name, extra=AS_EVENT)
+            tell_event("gate_opened", kind=name)
         self._on_outage(name, "began" if event == breaker.OUTAGE_BEGAN else "ended", why)
 
     def free(self, in_hand: Mapping[str, int], consumer: int) -> set[str]:

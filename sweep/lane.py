@@ -16,6 +16,7 @@ from ..config import TASKS, Clock
 from ..databases.pacer import Pacer
 from ..handlers import Handler
 from ..models import AWAY
+from . import events as told
 from .claimer import Claimer, Due, most_urgent_first
 from .claims import Claimed, Store
 from .crew import Crew
@@ -285,6 +286,7 @@ class Lane:
             log.debug("lane %s could not claim at once: %s", self.name, error)
             return []
         self._pacer.ended(began, len(claimed))
+        told.claimed(claimed)
         self.pool.give(claimed)
         return claimed
 
@@ -332,12 +334,14 @@ class Lane:
                 self._recalled = recalled
                 self.gates.rolled_back()
                 raise
+            told.claimed(done.claimed)
             self.pool.give(done.claimed)
             self.pool.let_start(self.gates.has_heard)
             self._note_sweep(now)
             total.update(done.counts)
         for tell in done.news:
             tell()
+        told.released(recalled)
         # Not what was found or due: somebody else's open transaction may hold it, and to ask again at once would spin.
         return bool(outcomes or recalled or done.claimed or done.discovered or hinted)
 

@@ -11,7 +11,7 @@ from ..config import SECOND
 from ..databases.connections import Connections
 from ..gates.fingerprint import fingerprint
 from ..handlers import Handler
-from ..logs import clean, headline
+from ..logs import AS_EVENT, clean, headline
 from ..models import Event, record
 from .claims import STRIKES, Claimed, Step
 
@@ -191,7 +191,7 @@ class Discarded(Parked):
         record(connections.engine, [Event(claimed.id, claimed.kind, claimed.key, "discarded", self.reason)], now)
 
     def tell(self, claimed: Claimed, how: str) -> None:
-        log.info("%s (flag %d) %s: %s", claimed.kind, claimed.id, how, headline(self.reason))
+        log.info("%s (flag %d) %s: %s", claimed.kind, claimed.id, how, headline(self.reason), extra=AS_EVENT)
 
 
 class Expired(Outcome):
@@ -209,7 +209,7 @@ class Expired(Outcome):
         )
 
     def tell(self, claimed: Claimed, how: str) -> None:
-        log.info("%s (flag %d) was not worth doing any more: %s", claimed.kind, claimed.id, how)
+        log.info("%s (flag %d) was not worth doing any more: %s", claimed.kind, claimed.id, how, extra=AS_EVENT)
 
 
 class NotStarted(Outcome):

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
 
+from ..config import SECOND
 from ..handlers import Handler
-from ..logs import describe, headline
+from ..logs import AS_EVENT, describe, headline, tells_events
 from ..models import AWAY, Event, record
 from ..schedules.book import Book
+from . import events as told
 from .claims import NO_RARE, Claimed, Store
 from .discovery import Discovery
 from .outcomes import DONE, NOT_STARTED, Failed, Lowered, Outcome, attempted, succeeded
@@ -148,6 +150,8 @@ class Settler:
                 unstarted.append(claimed)
             else:
                 rest.append(done)
+        if tells_events():
+            settled.news.append(partial(_tell_of_successes, outcomes, {id(flag) for flags in lowered.values() for flag in flags}))
         for token, flags in lowered.items():
             gone, bumped = self._store.lower(list(map(ID, flags)), token)
             settled.counts.update(lowered=gone, again=bumped, lost=len(flags) - gone - bumped)
@@ -155,8 +159,9 @@ class Settler:
         if unstarted:
             released = self._store.give_back(unstarted, now)
             settled.counts.update(released=released, lost=len(unstarted) - released)
+            settled.news.append(partial(told.released, unstarted))
         for claimed, outcome, took in rest:
-            how, outcome, tell = self._settle_one(claimed, outcome, now)
+            how, outcome, tell = self._settle_one(claimed, outcome, took, now)
             settled.counts[how] += 1
             settled.news.append(tell)
             if how != "lost":
@@ -213,16 +218,16 @@ class Settler:
         log.error("%s (flag %d) cannot be settled, it stays claimed: %s", claimed.kind, claimed.id, headline(describe(error)))
         return Settlement(Counter(lost=1))
 
-    def _settle_one(self, claimed: Claimed, outcome: Outcome, now: int) -> tuple[str, Outcome, Callable[[], None]]:
+    def _settle_one(self, claimed: Claimed, outcome: Outcome, took: float, now: int) -> tuple[str, Outcome, Callable[[], None]]:
         """Settle a flag; return how, by which outcome in the end, and what tells of it."""
         if outcome.settled is not None:
-            return outcome.settled, outcome, _nothing
+            return outcome.settled, outcome, partial(told.settled, (claimed, outcome, took), outcome.settled)
         handler = self._handlers[claimed.kind]
         if outcome.lowers(handler):
             try:
                 with self._connections.undoable():
                     how = self._lower(claimed, outcome, handler, now)
-                return how, outcome, partial(outcome.tell, claimed, how)
+                return how, outcome, partial(self._tell_of_lowered, (claimed, outcome, took), how)
             except Exception as error:  # A trigger, a constraint: this row cannot be lowered, and holds up no other.
                 if not self._connections.dialect.in_transaction(self._connections.engine):
                     raise
@@ -233,7 +238,7 @@ class Settler:
         step = outcome.step(handler, claimed, now)
         state = self._store.settle_one(claimed.id, claimed.token, step, now)
         how = {None: "lost", "dead": "dead"}.get(state, outcome.again)
-        return how, outcome, partial(self._tell, claimed, outcome, how, step.due - now)
+        return how, outcome, partial(self._tell, (claimed, outcome, took), how, step.due - now)
 
     def _lower(self, claimed: Claimed, outcome: Outcome, handler: Handler, now: int) -> str:
         if claimed.rare.intended is not None:
@@ -253,15 +258,22 @@ class Settler:
         except AWAY as error:
             log.debug("the end of the schedule %s is not noted: %s", schedule, error)
 
-    def _tell(self, claimed: Claimed, outcome: Outcome, how: str, wait: int) -> None:
+    def _tell_of_lowered(self, done: Done, how: str) -> None:
+        claimed, outcome, _ = done
+        told.settled(done, how)
+        outcome.tell(claimed, how)
+
+    def _tell(self, done: Done, how: str, wait: int) -> None:
         """Log one line for what did not succeed, and tell the site of a death."""
+        claimed, outcome, _ = done
+        told.settled(done, how, wait / SECOND)
         if outcome.error is None:
             return
         if self._keep_error and self.first_error is None:
             self.first_error = outcome.exception
         after = f"again in {wait / 1e6:.0f} s" if how == "again" else how
-        attempt = claimed.attempts + 1
-        log.warning("%s (flag %d) attempt %d failed, %s: %s", claimed.kind, claimed.id, attempt, after, headline(outcome.error))
+        attempt, why = claimed.attempts + 1, headline(outcome.error)
+        log.warning("%s (flag %d) attempt %d failed, %s: %s", claimed.kind, claimed.id, attempt, after, why, extra=AS_EVENT)
         if how == "dead":
             self._on_dead(claimed, outcome.error)
 
@@ -271,5 +283,8 @@ def _returned(claimed: Claimed, outcome: Outcome) -> bool:
     return type(outcome) is Lowered and outcome.row is None and claimed.rare.schedule is None
 
 
-def _nothing() -> None:
-    pass
+def _tell_of_successes(outcomes: list[Done], lowered: set[int]) -> None:
+    """Tell of those of the outcomes whose flags were lowered together."""
+    for done in outcomes:
+        if id(done[0]) in lowered:
+            told.settled(done, "lowered")

@@ -261,6 +261,7 @@ def test_every_bad_setting_is_named_at_once_wherever_it_comes_from(toml):
         ("lanes", "mail"),
         ("lanes", "mail=x"),
         ("lanes", {5: 1}),
+        ("log", "xml"),
         ("promise", "soon"),
         ("promise", {"mail": "soon"}),
         ("promise", {"mail": 0.5}),
