@@ -39,6 +39,13 @@ class Given(NamedTuple):
         click.echo(f"flagsweep: found in {printable(found.file)}, as with --app {printable(found.app)}", err=True)
         return found.flags
 
+    def located(self) -> str:
+        """Return how the site's FlagSweep is named, wherever it was found."""
+        from ..locate import beside
+
+        found = None if self.app else beside()
+        return found.app if found else self.app or ""
+
     def any_site(self) -> FlagSweep:
         """Return the site's FlagSweep, or one that knows no handlers where only the environment names the database."""
         if not self.app and ("FLAGSWEEP_DATABASE" in os.environ or "FLAGSWEEP_CONFIG" in os.environ):

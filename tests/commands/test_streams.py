@@ -43,6 +43,7 @@ COMMANDS = {
     "gates": [],
     "lane": ["mail", "--threads", "2"],
     "doctor": [],
+    "deploy": ["systemd"],
     "completion": ["bash"],
 }
 
