@@ -9,6 +9,7 @@ from peewee import Database
 from ..flags import Damaged
 from .flags import parsed, readable
 from .native import Native
+from .sessions import Open, Room, Trouble
 
 COUNTS = """
 SELECT kind, 'waiting', count(*), sum(CASE WHEN due_at <= ? THEN 1 ELSE 0 END), min(due_at)
@@ -33,6 +34,25 @@ class ServerChecks(Native):
 
     def weak_commits(self, db: Database) -> str | None:
         """Return the setting by which a power cut may take back what was committed, or None."""
+        raise NotImplementedError
+
+    def open_transactions(self, db: Database, seconds: int) -> tuple[list[Open], str]:
+        """Return the transactions of others that have been open on this database for so long, the oldest first.
+
+        :return: with a sentence of what this user may not see and the statement that lets it; empty: it sees all.
+        """
+        raise NotImplementedError
+
+    def room(self, db: Database) -> Room:
+        """Return how many connections there may be, and are."""
+        raise NotImplementedError
+
+    def time(self, db: Database) -> int:
+        """Return what the server's clock says, in microseconds UTC."""
+        raise NotImplementedError
+
+    def copies(self, db: Database) -> list[Trouble]:
+        """Return what is wrong with the server's being a copy of another, or with copies of it."""
         raise NotImplementedError
 
     def latest_raise(self, db: Database, last: int) -> int | None:

@@ -69,10 +69,7 @@ def _crash_reports(patient: Patient, consumer: int) -> list[Path]:
 
 def pool(patient: Patient) -> list[Finding]:
     """Check that a pool of the site's has a connection for each thread that performs, event loops included."""
-    settings = patient.site.settings
-    loops = {handler.lane for handler in patient.site.handlers.values() if handler.is_async}
-    users = {n: settings.lanes.get(n, settings.threads) + (n in loops) for n in patient.site.lane_names()}
-    problem = too_small(patient.store.connections.site, users)
+    problem = too_small(patient.store.connections.site, patient.threads())
     return [Finding("warn", "pool", *problem)] if problem else []
 
 

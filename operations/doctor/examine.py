@@ -11,9 +11,11 @@ from .environment import ENVIRONMENT
 from .finding import Finding
 from .flags import FLAGS
 from .holders import HOLDERS
+from .hosts import HOSTS, company
 from .machine import FILES, MACHINE, clock
 from .patient import Check, Patient
 from .schedules import SCHEDULES
+from .transactions import SESSIONS
 
 
 def examine(site: Site) -> list[Finding]:
@@ -29,11 +31,11 @@ def examine(site: Site) -> list[Finding]:
 
 def _checks(site: Site, reached: bool) -> list[Check]:
     if site.connections.dialect.shared:
-        return [clock, *ENVIRONMENT, *([server, *SWEEPING, *FLAGS, *SCHEDULES] if reached else [])]
+        return [clock, *ENVIRONMENT, *([server, *SESSIONS, *HOSTS, *SWEEPING, company, *FLAGS, *SCHEDULES] if reached else [])]
     on_disk = site.path is not None and site.path.parent.is_dir()
     checks = [*MACHINE, *ENVIRONMENT, *([*FILES, *HOLDERS] if on_disk else [])]
     if reached:
-        checks += [*OPENING, *(SWEEPING if on_disk else []), *FLAGS, *SCHEDULES]
+        checks += [*OPENING, *([*SWEEPING, company] if on_disk else []), *FLAGS, *SCHEDULES]
     return checks
 
 

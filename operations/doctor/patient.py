@@ -10,7 +10,7 @@ from typing import Any
 from ...config import SECOND
 from ...consumer.keeper import OVERDUE
 from ...gates.shut import ALL
-from ...models import Schedule
+from ...models import Consumer, Schedule
 from ..gate_info import GateInfo
 from ..schedule_info import ScheduleInfo, rows_of
 from ..site import Site
@@ -32,6 +32,21 @@ class Patient:
     @cached_property
     def status(self) -> dict[str, Any]:
         return self.site.status()
+
+    @cached_property
+    def consumers(self) -> list[Consumer]:
+        """Who is entered, alive or not."""
+        return self.store.consumers()
+
+    @cached_property
+    def living(self) -> set[int]:
+        """The ids of consumers that live, as far as that can be seen."""
+        return {each["id"] for each in self.status["consumers"] if each["alive"]}
+
+    def threads(self) -> dict[str, int]:
+        """Return how many of the site's connections each lane may use at the same time: its event loop has one, too."""
+        settings, loops = self.site.settings, {handler.lane for handler in self.site.handlers.values() if handler.is_async}
+        return {name: settings.lanes.get(name, settings.threads) + (name in loops) for name in self.site.lane_names()}
 
     @cached_property
     def counts(self) -> list[tuple[str, str, int, int, int | None]]:
