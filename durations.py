@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import time
@@ -82,6 +83,16 @@ def _amount(value: object) -> float | None:
         return float(text)
     except ValueError:
         return None
+
+
+def span(seconds: float) -> str:
+    """Return a length of time in the unit that suits it."""
+    if not math.isfinite(seconds):
+        return "ever"
+    for unit, size in (("y", 365 * 86400), ("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
 
 
 class Backoff:

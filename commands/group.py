@@ -114,6 +114,7 @@ SECTIONS = {
         "list": ("listing.list_flags", "List flags, without their payloads."),
         "show": ("listing.show", "Show one flag with its payload and its error."),
         "gates": ("gates.gates", "Show what is closed or limited just now, and why."),
+        "check": ("check.check", "Say in one line whether all is well, for monitoring."),
         "doctor": ("status.doctor", "Check the database and what it stands on."),
     },
     "Act": {

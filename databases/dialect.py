@@ -18,6 +18,7 @@ from .buckets import ByBucket
 from .checks import Checks
 from .columns import Columns
 from .counts import Counts
+from .deaths import Deaths
 from .facts import Facts
 from .flags import Flags
 from .marks import TABLE
@@ -31,7 +32,7 @@ class _Parts(threading.local):
     depth = 0
 
 
-class Dialect(Flags, ByBucket, Counts, Facts, Checks, Columns, Tables):
+class Dialect(Flags, ByBucket, Counts, Facts, Deaths, Checks, Columns, Tables):
     """Do what differs between databases. ``db`` is the connection to do it on: the site's or ours."""
 
     name = ""

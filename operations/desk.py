@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # Each view is entered when it is asked for: a consumer, and 
     from .flags import Flags
     from .gate_info import GateInfo
     from .gates import Gates
+    from .health import Health
     from .info import FlagInfo
     from .kinds import KindInfo
     from .results import Result
@@ -45,6 +46,19 @@ class Desk(Site):
         from .status import status
 
         return status(self.store, self.verbs, self.lane_names(), self._by_kind(), self.clock)
+
+    def check(self, dead_since: Any = "24h", needs_consumer: bool = True) -> Health:
+        """Return how the site is: whether a consumer ticks and sweeps, what breaks the promise of its lane, and what died lately.
+
+        ``level`` is ``ok``, ``warning``, ``critical`` or ``unknown``, ``code`` 0 to 3, and ``line`` says all in one line. It asks
+        no more beside a million flags than beside ten. A database that does not answer is critical: nothing is swept, either.
+
+        :param dead_since: flags that died within this duration are worth a warning; 0: none is.
+        :param needs_consumer: whether nobody sweeping is critical; False for a site that calls ``sweep`` from elsewhere.
+        """
+        from .health import checked
+
+        return checked(self, dead_since, needs_consumer)
 
     def kinds(self) -> list[KindInfo]:
         """Return how each kind does, by name: what is due, how much is done, how well, and how long it takes.

@@ -6,18 +6,20 @@ Asked of the agenda, a range of an index for each kind and priority: no flag is 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from ..config import EVERY_LANE, SECOND, Settings
 from ..databases.dialect import Dialect
 from ..gates.quiet import Quiet
+from ..gates.shut import ALL
 from ..handlers import Handler
 from ..models import Gate
 from ..models import gates as gate_rows
-from .flags import lane_of
+from .flags import NOBODY, lane_of
 from .gate_info import GateInfo
 from .gate_views import Views
 
@@ -58,17 +60,26 @@ class Wait:
         return {**asdict(self), "broken": self.broken}
 
 
-def waits(db: Any, dialect: Dialect, settings: Settings, handlers: Mapping[str, Handler], now: int) -> list[Wait]:
+def waits(
+    db: Any,
+    dialect: Dialect,
+    settings: Settings,
+    handlers: Mapping[str, Handler],
+    now: int,
+    served: Mapping[str, str] = MappingProxyType({}),
+) -> list[Wait]:
     """Return how long the oldest due flag of each kind waits, the longest broken ones first.
 
     :param db: the connection to ask: the site's, or ours.
     :param handlers: by kind, aliases included.
     :param now: microseconds UTC.
+    :param served: the lanes of kinds that have no handler here, and are served elsewhere.
     """
     with dialect.lenient(db):
         due = oldest_due(db, dialect, now)
         closed = _closed(gate_rows(db), handlers, settings, now) if due else {}
-    found = [_wait(kind, since, settings, handlers, closed, now) for kind, since in due.items()]
+    lanes = {kind: lane_of(handlers, kind) if kind in handlers else served.get(kind, NOBODY) for kind in due}
+    found = [_wait(kind, lanes[kind], since, settings, handlers, closed, now) for kind, since in due.items()]
     return sorted(found, key=lambda wait: (not wait.broken, not wait.said, -wait.waited_s / wait.promised_s))
 
 
@@ -99,18 +110,19 @@ def promise_of(lane: str, settings: Settings) -> tuple[float, bool]:
 
 def _wait(
     kind: str,
+    lane: str,
     since: int,
     settings: Settings,
     handlers: Mapping[str, Handler],
     closed: Mapping[tuple[str, str], GateInfo],
     now: int,
 ) -> Wait:
-    handler, lane = handlers.get(kind), lane_of(handlers, kind)
+    handler = handlers.get(kind)
     quiet, zone = None if handler is None else handler.options.quiet, ZoneInfo(settings.timezone)
     is_quiet = quiet is not None and quiet.closed_until(now, zone) is not None
     if quiet is not None and not is_quiet:
         since = max(since, _opened_at(quiet, now, zone))
-    gate = _gate_before(kind, handler, closed)
+    gate = _gate_before(kind, lane, handler, closed)
     held, by = (gate.why, gate.by) if gate is not None else (None, None)
     return Wait(lane, kind, round((now - since) / SECOND, 3), *promise_of(lane, settings), held, by, is_quiet and by is None)
 
@@ -129,14 +141,8 @@ def _closed(rows: list[Gate], handlers: Mapping[str, Handler], settings: Setting
     return {(gate.sort, gate.name): gate for gate in infos if gate.closed and not gate.bucket}
 
 
-def _gate_before(kind: str, handler: Handler | None, closed: Mapping[tuple[str, str], GateInfo]) -> GateInfo | None:
+def _gate_before(kind: str, lane: str, handler: Handler | None, closed: Mapping[tuple[str, str], GateInfo]) -> GateInfo | None:
     """Return the closed gate behind which flags of a kind wait; that which a hand has closed, where there are several."""
-    found = [closed[name] for name in _names(kind, handler) if name in closed]
+    names = [("kind", kind), ("kind", kind if handler is None else handler.kind), ("lane", lane), (ALL, "")]
+    found = [closed[name] for name in names if name in closed]
     return next((gate for gate in found if gate.by is not None), found[0] if found else None)
-
-
-def _names(kind: str, handler: Handler | None) -> Iterator[tuple[str, str]]:
-    yield "kind", kind
-    if handler is not None:
-        yield from (("kind", handler.kind), ("lane", handler.lane))
-    yield "all", ""

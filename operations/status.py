@@ -71,6 +71,14 @@ def _consumers(store: Store) -> list[dict[str, Any]]:
         ]
 
 
+def alive_of(connections: Connections, ids: Iterable[int]) -> dict[int, bool | None]:
+    """Return whether each of these consumers lives; None where this user cannot see."""
+    wanted = list(ids)
+    with ExitStack() as stack:
+        lease = _lease(connections, stack) if wanted else None
+        return {id: lease.is_held(id) if lease else None for id in wanted}
+
+
 def _lease(connections: Connections, stack: ExitStack) -> Lease | SessionLease | None:
     """Return the leases for looking, or None where there are none that this user may see."""
     if connections.file is not None and not os.access(folder_of(connections.file) / "lease", os.R_OK | os.W_OK):

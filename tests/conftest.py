@@ -77,6 +77,7 @@ _ON_SERVERS = (
     "gatekeeper",
     "gates",
     "inline",
+    "health",
     "kinds",
     "lending",
     "layer_rows",

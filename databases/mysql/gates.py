@@ -21,6 +21,9 @@ class MysqlGates(Server):
 INSERT INTO flagsweep_fact (name, value, at) VALUES (?, ?, ?) ON DUPLICATE KEY UPDATE value = VALUES(value), at = VALUES(at)
 """
 
+    # What it died of has its index, and only the dead have died: no index of theirs begins with the state.
+    dead, outer, inner = "", "died_as", "kind"
+
     def insert_gate(self, db: Database, which: Sequence[Any]) -> None:
         db.execute_sql(self.own(NOBODYS), which).fetchall()  # An INSERT would wait for a second at least; this fails at once.
         super().insert_gate(db, which)

@@ -42,6 +42,7 @@ COMMANDS = {
     "resume": ["send"],
     "gates": [],
     "lane": ["mail", "--threads", "2"],
+    "check": ["--no-consumer"],
     "doctor": [],
     "deploy": ["systemd"],
     "completion": ["bash"],

@@ -1,0 +1,61 @@
+"""Deaths: which sorts of dead flags there are, and how many died since a time, without reading the flags.
+
+From one group of the index to the next is a step, and what is counted is counted no further than somebody wants to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from peewee import Database
+
+from .gates import Gates
+
+Group = tuple[str, str | None]
+"""A kind, and what its flags died of; None: they died before that was noted, or a hand has killed them."""
+
+
+class Deaths(Gates):
+    """Look through the dead."""
+
+    dead = "state = 'dead' AND "
+    """What makes a question one to the index of the dead."""
+    outer, inner = "kind", "died_as"
+    """The columns with which that index begins."""
+
+    def dead_groups(self, db: Database) -> Iterator[Group]:
+        """Yield which groups there are, in the order of the index."""
+        for first in self._steps(db, self.outer):
+            for second in self._steps(db, self.inner, first):
+                yield (first, second) if self.outer == "kind" else (second, first)
+
+    def died_since(self, db: Database, group: Group, since: int, most: int) -> int:
+        """Return how many flags of a group died since a time, counting no further than ``most``."""
+        kind, died_as = group
+        named = "died_as IS NULL" if died_as is None else "died_as = ?"
+        inner = f"SELECT 1 FROM flagsweep_flag WHERE {self.dead}kind = ? AND {named} AND died_at >= ? LIMIT ?"
+        values = (self.encoded_name(kind), *(() if died_as is None else (died_as,)), since, most)
+        return int(db.execute_sql(self.own(f"SELECT count(*) FROM ({inner}) AS died"), values).fetchone()[0])
+
+    def _steps(self, db: Database, column: str, first: Any = None) -> Iterator[Any]:
+        """Yield the values of a column, each once.
+
+        :param first: the value of the column before it in the index.
+        """
+        within, values = ("", ()) if first is None else (f"{self.outer} = ? AND ", (self._encoded(self.outer, first),))
+        if first is not None and column == "died_as":
+            yield None
+        found = self._least(db, f"SELECT min({column}) FROM flagsweep_flag WHERE {self.dead}{within}{column} >= ?", (*values, ""))
+        before = None
+        while found is not None and found != before:  # Of what a hand has damaged the next may seem to be the same again.
+            yield found
+            before, after = found, (*values, self._encoded(column, found))
+            found = self._least(db, f"SELECT min({column}) FROM flagsweep_flag WHERE {self.dead}{within}{column} > ?", after)
+
+    def _encoded(self, column: str, value: str) -> Any:
+        return self.encoded_name(value) if column == "kind" else value
+
+    def _least(self, db: Database, sql: str, values: tuple[Any, ...]) -> str | None:
+        found = db.execute_sql(self.own(sql), values).fetchone()[0]
+        return found.decode(errors="backslashreplace") if isinstance(found, bytes) else found
