@@ -133,6 +133,7 @@ SECTIONS = {
         "init": ("setup.init", "Create the tables, or upgrade them."),
         "run": ("running.run", "Be the consumer: sweep until SIGTERM or Ctrl-C."),
         "sweep": ("running.sweep", "Do what is due and exit: for cron, or beside a running consumer."),
+        "drain": ("drain.drain", "Have nothing start any more, and wait until nothing runs."),
         "deploy": ("deploy.deploy", "Print the files that have systemd, supervisor, docker or compose keep the consumer."),
         "completion": ("completion.completion", "Print what has a shell complete commands, options, and names of the site."),
     },

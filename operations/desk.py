@@ -13,6 +13,7 @@ from .site import Site
 
 if TYPE_CHECKING:  # Each view is entered when it is asked for: a consumer, and a site that only raises, start without them.
     from .doctor.finding import Finding
+    from .drain import Drain
     from .flags import Flags
     from .gate_info import GateInfo
     from .gates import Gates
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # Each view is entered when it is asked for: a consumer, and 
     from .info import FlagInfo
     from .kinds import KindInfo
     from .results import Result
+    from .running import InHand
     from .schedules import Schedules
 
 
@@ -193,6 +195,34 @@ class Desk(Site):
         from .gates import Gates
 
         return Gates(self.connections, self.settings, self._by_kind(), self.lane_names(), self.clock)
+
+    def running(self) -> InHand:
+        """Return what consumers have in hand: which flags run, since when, and where."""
+        from .running import in_hand
+
+        return in_hand(self.store, self._by_kind(), self.settings.state_dir, self.clock.now())
+
+    def drain(self, until: object = "15m", by: str | None = None) -> Drain:
+        """Have nothing start any more, for a deploy: ``drain().wait(60)`` returns what still runs then, nothing where all has
+        ended; ``undrain()`` has it go on.
+
+        It is a pause of all with the reason "drain", and holds as each does: over all consumers, once it has committed.
+
+        :param until: when it goes on by itself, as for ``pause``: a deploy that fails leaves no pause behind.
+        :param by: who drains; by default the name of this user.
+        """
+        drain = self._drain()
+        drain.begin(until, by)
+        return drain
+
+    def undrain(self) -> bool:
+        """Have all go on that was drained; return whether it was. What is paused for another reason stays so."""
+        return self._drain().resume()
+
+    def _drain(self) -> Drain:
+        from .drain import Drain
+
+        return Drain(self.connections, self._gates(), self.running, self.clock)
 
     def doctor(self) -> list[Finding]:
         """Check the surroundings; return findings, each with its level, what was found, and the fix."""

@@ -38,7 +38,7 @@ def status(store: Store, verbs: SiteVerbs, lanes: Iterable[str], handlers: Mappi
         if due:
             age = round((now - (earliest or now)) / SECOND, 3)
             entry["oldest_due_s"] = max(entry["oldest_due_s"] or 0.0, age)
-    return {"lanes": found, "consumers": _consumers(store), "overdue_schedules": _overdue(verbs.connections, handlers, now)}
+    return {"lanes": found, "consumers": consumers(store), "overdue_schedules": _overdue(verbs.connections, handlers, now)}
 
 
 def _empty() -> dict[str, Any]:
@@ -55,7 +55,8 @@ def _overdue(connections: Connections, handlers: Mapping[str, Handler], now: int
     ]
 
 
-def _consumers(store: Store) -> list[dict[str, Any]]:
+def consumers(store: Store) -> list[dict[str, Any]]:
+    """Return who is entered, alive or not, as ``FlagSweep.status`` says."""
     with ExitStack() as stack:
         lease = _lease(store.connections, stack)
         return [

@@ -68,6 +68,7 @@ _ON_SERVERS = (
     "django",
     "django_connections",
     "django_tasks",
+    "drain",
     "edits",
     "embedded",
     "embedded_servers",
