@@ -36,6 +36,11 @@ SELECT count(*) FROM (
     SELECT 1 FROM flagsweep_flag WHERE state = 'waiting' AND kind = ? AND priority = ? AND due_at <= ? LIMIT ?
 ) AS due
 """
+ARRIVED = """
+SELECT count(*) FROM (
+    SELECT 1 FROM flagsweep_flag WHERE state = 'waiting' AND kind = ? AND priority = ? AND due_at >= ? AND due_at < ? LIMIT ?
+) AS due
+"""
 IN_HAND = "SELECT count(*) FROM flagsweep_flag WHERE state = 'claimed' AND kind = ?"
 
 
@@ -106,6 +111,10 @@ class Gates:
     def due_behind(self, db: Database, kind: str, priority: int, now: int, most: int) -> int:
         """Return how many flags of a kind and priority are due, counting no further than ``most``."""
         return int(db.execute_sql(self.own(DUE), (self.encoded_name(kind), priority, now, most)).fetchone()[0])
+
+    def arrived(self, db: Database, kind: str, priority: int, after: int, until: int, most: int) -> int:
+        """Return how many flags of a kind and priority that wait have become due in a time, counting no further than ``most``."""
+        return int(db.execute_sql(self.own(ARRIVED), (self.encoded_name(kind), priority, after, until, most)).fetchone()[0])
 
     def in_hand(self, db: Database, kind: str) -> int:
         """Return how many flags of a kind consumers have claimed."""

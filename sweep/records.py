@@ -122,9 +122,18 @@ def totals(db: Database, since: int) -> dict[str, dict[str, int]]:
 
     :param since: microseconds UTC, no longer ago than counts are kept by the minute.
     """
+    return _added_by_kind(db, (Count.span == MINUTE) & (Count.at >= since))
+
+
+def between(db: Database, since: int, until: int) -> dict[str, dict[str, int]]:
+    """Return what was counted between two moments, by the minute or by the hour, added up by kind."""
+    return _added_by_kind(db, (Count.at >= since) & (Count.at < until))
+
+
+def _added_by_kind(db: Database, which: Any) -> dict[str, dict[str, int]]:
     sums = [fn.SUM(getattr(Count, name)).alias(name) for name in (*SUMS, *DURATIONS)]
     mosts = [fn.MAX(getattr(Count, name)).alias(name) for name in MOSTS]
-    query = Count.select(Count.kind, *sums, *mosts).where(Count.span == MINUTE, Count.at >= since).group_by(Count.kind)
+    query = Count.select(Count.kind, *sums, *mosts).where(which).group_by(Count.kind)
     return {row.pop("kind"): {name: int(value) for name, value in row.items()} for row in query.dicts().execute(db)}
 
 

@@ -85,6 +85,7 @@ _ON_SERVERS = (
     "many",
     "over",
     "over_further",
+    "pace",
     "pauses",
     "promises",
     "resizing",

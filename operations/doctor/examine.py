@@ -13,6 +13,7 @@ from .flags import FLAGS
 from .holders import HOLDERS
 from .hosts import HOSTS, company
 from .machine import FILES, MACHINE, clock
+from .pace import PACE
 from .patient import Check, Patient
 from .schedules import SCHEDULES
 from .transactions import SESSIONS
@@ -31,11 +32,15 @@ def examine(site: Site) -> list[Finding]:
 
 def _checks(site: Site, reached: bool) -> list[Check]:
     if site.connections.dialect.shared:
-        return [clock, *ENVIRONMENT, *([server, *SESSIONS, *HOSTS, *SWEEPING, company, *FLAGS, *SCHEDULES] if reached else [])]
+        return [
+            clock,
+            *ENVIRONMENT,
+            *([server, *SESSIONS, *HOSTS, *SWEEPING, company, *PACE, *FLAGS, *SCHEDULES] if reached else []),
+        ]
     on_disk = site.path is not None and site.path.parent.is_dir()
     checks = [*MACHINE, *ENVIRONMENT, *([*FILES, *HOLDERS] if on_disk else [])]
     if reached:
-        checks += [*OPENING, *([*SWEEPING, company] if on_disk else []), *FLAGS, *SCHEDULES]
+        checks += [*OPENING, *([*SWEEPING, company, *PACE] if on_disk else []), *FLAGS, *SCHEDULES]
     return checks
 
 
