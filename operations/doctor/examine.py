@@ -9,6 +9,7 @@ from .consumers import SWEEPING
 from .database import OPENING, REACH, server
 from .environment import ENVIRONMENT
 from .finding import Finding
+from .firing import FIRING
 from .flags import FLAGS
 from .holders import HOLDERS
 from .hosts import HOSTS, company
@@ -35,12 +36,12 @@ def _checks(site: Site, reached: bool) -> list[Check]:
         return [
             clock,
             *ENVIRONMENT,
-            *([server, *SESSIONS, *HOSTS, *SWEEPING, company, *PACE, *FLAGS, *SCHEDULES] if reached else []),
+            *([server, *SESSIONS, *HOSTS, *SWEEPING, company, *PACE, *FLAGS, *SCHEDULES, *FIRING] if reached else []),
         ]
     on_disk = site.path is not None and site.path.parent.is_dir()
     checks = [*MACHINE, *ENVIRONMENT, *([*FILES, *HOLDERS] if on_disk else [])]
     if reached:
-        checks += [*OPENING, *([*SWEEPING, company, *PACE] if on_disk else []), *FLAGS, *SCHEDULES]
+        checks += [*OPENING, *([*SWEEPING, company, *PACE] if on_disk else []), *FLAGS, *SCHEDULES, *FIRING]
     return checks
 
 

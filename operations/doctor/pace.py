@@ -13,6 +13,7 @@ from ...config import SECOND, TASKS
 from ...consumer.terms import STAYING
 from ...databases.counts import DURATIONS
 from ...sweep.records import between
+from ...sweep.tally import MINUTE
 from .finding import Finding, as_span, names
 from .patient import Check, Patient
 from .transactions import lanes_of
@@ -80,7 +81,8 @@ def _swept_since(patient: Patient) -> int | None:
 def _paces(patient: Patient, window: int) -> dict[str, Pace]:
     """Return the pace of each lane."""
     paces: dict[str, Pace] = defaultdict(Pace)
-    counted = between(patient.store.connections.engine, patient.now - window * SECOND, patient.now)
+    begin = -(-(patient.now - window * SECOND) // (MINUTE * SECOND)) * MINUTE * SECOND  # Counts are of whole minutes.
+    counted, counting = between(patient.store.connections.engine, begin, patient.now), (patient.now - begin) / SECOND
     runs, spent = Counter[str](), Counter[str]()
     behind = _behind(patient, window)
     for kind, counts in counted.items():
@@ -88,14 +90,14 @@ def _paces(patient: Patient, window: int) -> dict[str, Pace]:
             lane = patient.site.handler_of(kind).lane
             runs[lane] += _runs(counts)
             spent[lane] += counts["spent"]
-            paces[lane].arrivals += 0 if kind in behind else _runs(counts) / window
+            paces[lane].arrivals += 0 if kind in behind else _runs(counts) / counting
     for kind, (arrivals, age) in behind.items():
         pace = paces[patient.site.handler_of(kind).lane]
         pace.arrivals += arrivals
         pace.age = max(pace.age, age)
         pace.due += sum(due for name, _, _, due, _ in patient.counts if name == kind)
     for lane, pace in paces.items():
-        pace.done, pace.mean = runs[lane] / window, spent[lane] / SECOND / runs[lane] if runs[lane] else 0.0
+        pace.done, pace.mean = runs[lane] / counting, spent[lane] / SECOND / runs[lane] if runs[lane] else 0.0
     return paces
 
 

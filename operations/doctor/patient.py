@@ -11,6 +11,7 @@ from ...config import SECOND
 from ...consumer.keeper import OVERDUE
 from ...gates.shut import ALL
 from ...models import Consumer, Schedule
+from ...sweep.records import totals
 from ..gate_info import GateInfo
 from ..schedule_info import ScheduleInfo, rows_of
 from ..site import Site
@@ -51,6 +52,11 @@ class Patient:
     @cached_property
     def counts(self) -> list[tuple[str, str, int, int, int | None]]:
         return self.site.verbs.counts(self.now)
+
+    @cached_property
+    def today(self) -> dict[str, dict[str, int]]:
+        """What was counted within the last day, by kind."""
+        return totals(self.store.connections.engine, self.now - 86_400 * SECOND)
 
     @cached_property
     def schedule_rows(self) -> list[Schedule]:

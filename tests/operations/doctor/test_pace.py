@@ -3,16 +3,11 @@
 from contextlib import closing
 
 import pytest
-from examined import found
+from examined import count_runs, found
 
-from flagsweep.config import SECOND
 from flagsweep.consumer.membership import Enlisted
 from flagsweep.consumer.terms import RUN
-from flagsweep.databases.counts import COLUMNS
 from flagsweep.operations.doctor.examine import examine
-from flagsweep.sweep.tally import slot_of
-
-MINUTE = 60
 
 
 @pytest.fixture
@@ -38,16 +33,6 @@ def busy(flags_anywhere):
 
     with closing(Enlisted(flags._duties(), RUN)):
         yield busy
-
-
-def count_runs(flags, kind, runs, seconds, consumer=1):
-    """Count runs of a length in the present minute, as a consumer does."""
-    minute = flags.clock.now() // (MINUTE * SECOND) * MINUTE * SECOND
-    took = int(seconds * SECOND)
-    row = dict.fromkeys(COLUMNS, 0) | {"kind": kind, "span": MINUTE, "at": minute, "consumer": consumer}
-    row |= {"succeeded": runs, "spent": runs * took, "longest": took, f"d{slot_of(took)}": runs}
-    with flags.connections.write() as db:
-        flags.connections.dialect.count(db, [tuple(row[name] for name in COLUMNS)])
 
 
 def test_a_lane_that_falls_behind_is_told_with_the_threads_that_would_do(busy):
