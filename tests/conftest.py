@@ -97,6 +97,7 @@ _ON_SERVERS = (
     "sites",
     "spare",
     "start",
+    "traces",
     "upgrade",
 )
 ON_SERVERS = tuple(f"test_{name}.py" for name in _ON_SERVERS)

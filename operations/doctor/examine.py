@@ -17,7 +17,10 @@ from .machine import FILES, MACHINE, clock
 from .pace import PACE
 from .patient import Check, Patient
 from .schedules import SCHEDULES
+from .settings import SETTINGS
+from .traces import TRACES, gate_rows
 from .transactions import SESSIONS
+from .versions import VERSIONS
 
 
 def examine(site: Site) -> list[Finding]:
@@ -32,17 +35,14 @@ def examine(site: Site) -> list[Finding]:
 
 
 def _checks(site: Site, reached: bool) -> list[Check]:
-    if site.connections.dialect.shared:
-        return [
-            clock,
-            *ENVIRONMENT,
-            *([server, *SESSIONS, *HOSTS, *SWEEPING, company, *PACE, *FLAGS, *SCHEDULES, *FIRING] if reached else []),
-        ]
     on_disk = site.path is not None and site.path.parent.is_dir()
-    checks = [*MACHINE, *ENVIRONMENT, *([*FILES, *HOLDERS] if on_disk else [])]
-    if reached:
-        checks += [*OPENING, *([*SWEEPING, company, *PACE] if on_disk else []), *FLAGS, *SCHEDULES, *FIRING]
-    return checks
+    shared = site.connections.dialect.shared
+    checks = [*([clock] if shared else MACHINE), *VERSIONS, *ENVIRONMENT, *([*FILES, *HOLDERS] if on_disk else [])]
+    if not reached:
+        return checks
+    opening = [server, *SESSIONS, *HOSTS] if shared else OPENING
+    sweeping = [*SWEEPING, company, *PACE, *SETTINGS, *TRACES] if shared or on_disk else [gate_rows]
+    return [*checks, *opening, *sweeping, *FLAGS, *SCHEDULES, *FIRING]
 
 
 def _carry_out(checks: Iterable[Check], patient: Patient) -> list[Finding]:

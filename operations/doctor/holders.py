@@ -141,7 +141,7 @@ def log_size(patient: Patient) -> Finding:
         return Finding("ok", "write-ahead log", f"{size / MIB:.1f} MiB")
     readers = _that_stay(patient.path)
     if size <= LONG_LOG and not readers:
-        return Finding("ok", "write-ahead log", f"{size / MIB:.1f} MiB, which the next one that has the time writes back")
+        return Finding("ok", "write-ahead log", f"{size / MIB:.1f} MiB, to be written back by who writes next")
     text = f"{log} has {size / MIB:.0f} MiB: a reader that does not end keeps it from being written back"
     if not readers:
         fix = "look for a program that leaves a query or a transaction open, and end it"

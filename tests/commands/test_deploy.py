@@ -176,7 +176,9 @@ def test_compose_reads_the_file(deployed):
 
 
 def test_for_a_server_notes_go_to_a_folder_of_the_service(shop, folder, monkeypatch):
-    (folder / "shop_on_a_server.py").write_text("from flagsweep import FlagSweep\nflags = FlagSweep('postgresql://site@db.internal/site')")
+    (folder / "shop_on_a_server.py").write_text(
+        "from flagsweep import FlagSweep\nflags = FlagSweep('postgresql://site@db.internal/site')"
+    )
     unit = flagsweep("--app", "shop_on_a_server", "deploy", "systemd").stdout
     assert value_of(unit, "StateDirectory") == "flagsweep" and "postgresql.service" in value_of(unit, "After")
     assert value_of(unit, "Environment") == "FLAGSWEEP_STATE_DIR=%S/flagsweep"
