@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from peewee import Database
 
-from .config import Clock, Settings
+from .config import Clock, Settings, address
 from .consumer.application import InApplication
 from .consumer.duties import Duties
 from .consumer.embedding import Embedding
@@ -205,9 +205,10 @@ class FlagSweep(Registry, Desk, InApplication):
         if self.connections.is_site_in_transaction():
             raise FlagSweepError("sweep() cannot run inside an open transaction: leave 'with database.atomic():' first")
 
-    def run(self) -> bool:
+    def run(self, listen: str | None = None) -> bool:
         """Be the consumer, in the foreground, until SIGTERM, SIGINT or ``stop()``.
 
+        :param listen: the address at which it answers monitoring, as ``127.0.0.1:9108``, instead of the setting's.
         :return: True when all ended in time; False when handlers still run after ``shutdown_timeout``. They hold their flags
             until this process ends, so end it.
         :raises LeaseHeld: where another consumer runs on this database.
@@ -218,7 +219,7 @@ class FlagSweep(Registry, Desk, InApplication):
             raise ConfigError("run() needs a database that other processes can see, not one in memory: call sweep() instead")
         from .consumer.runner import Runner
 
-        runner = Runner(self._duties(), self.huey, self.queue)
+        runner = Runner(self._duties(), self.huey, self.queue, listen=address(listen) if listen else self.settings.listen)
         with self._starting:  # From here on stop() reaches this run, however early it is called.
             if self._runner is not None:
                 raise LeaseHeld("this FlagSweep runs already, in this process: stop() it first; one consumer is enough")
@@ -275,6 +276,7 @@ class FlagSweep(Registry, Desk, InApplication):
             self._outages.tell,
             self._surroundings(),
             self.also,
+            self._watched,
         )
 
     def _on_dead(self, claimed: Claimed, error: str) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from .durations import EPOCH, LATEST, LONGEST, SECOND, Backoff, Clock, Problems, microseconds, seconds, utc
@@ -32,6 +33,7 @@ __all__ = [
     "Overrides",
     "Problems",
     "Settings",
+    "address",
     "check_name",
     "did_you_mean",
     "hidden",
@@ -131,6 +133,10 @@ class Settings:
     promise: Mapping[str, float] = field(default_factory=dict)
     """Seconds that a due flag waits at the longest, by lane, as ``{"mail": "1m"}``; ``*`` stands for all other lanes, and
     a single duration for all. ``flags.check()`` says where it is broken; nothing is done sooner for it."""
+    listen: tuple[str, int] | None = None
+    """The address at which ``run`` answers monitoring, as ``127.0.0.1:9108``: ``/healthz`` and ``/metrics``; None: at none."""
+    ping: str | None = field(default=None, repr=False)
+    """A URL that is called once a minute while all is well, so that whoever waits for it rings the alarm once it stays away."""
     log: str = "text"
     """How ``run`` and ``sweep`` write their log to stderr: ``text``, or ``json``, with an event for each verb, a line each."""
     state_dir: str = ""
@@ -235,6 +241,10 @@ def _check(problems: Problems, name: str, value: Any) -> Any:
         return problems.number(_number(value), name, 0.01, 1)
     if name == "lanes":
         return _lanes(problems, value)
+    if name == "listen":
+        return problems.take(address, value)
+    if name == "ping":
+        return problems.take(_ping, value)
     if name == "promise":
         return _promise(problems, value)
     if name == "tasks":
@@ -343,6 +353,34 @@ def _lanes(problems: Problems, value: Any, what: str = "threads") -> dict[str, i
     for name in value:
         problems.take(check_name, name, "a lane's name")
     return {name: problems.number(count, f"{what} of lane {name!r}", 1, 1000, whole=True) for name, count in value.items()}
+
+
+def address(value: Any) -> tuple[str, int]:
+    """Return host and port that a text names; a port alone is one of this host's own.
+
+    :raises ConfigError: where it names none.
+    """
+    if isinstance(value, (tuple, list)) and len(value) == 2:
+        value = f"[{value[0]}]:{value[1]}" if ":" in str(value[0]) else f"{value[0]}:{value[1]}"
+    host, _, port = str(value).strip().rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    is_host = (":" not in bare or bare is not host) and bare.isprintable() and " " not in bare and "/" not in bare
+    if not is_host or (not host and ":" in str(value)) or not (port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise ConfigError(
+            f"listen must be an address such as '127.0.0.1:9108', '0.0.0.0:9108', '[::1]:9108' or '9108', got {value!r}"
+        )
+    return bare or "127.0.0.1", int(port)
+
+
+def _ping(value: Any) -> str:
+    """Return the URL to call. No message shows it: whoever knows it can call it, too."""
+    try:
+        parts = urlsplit(value)
+        if parts.scheme in ("http", "https") and parts.hostname and value.isprintable() and " " not in value and parts.port != 0:
+            return value
+    except (ValueError, AttributeError, TypeError):
+        pass
+    raise ConfigError("ping must be the URL of a check, such as 'https://hc-ping.com/...': http or https, with a host")
 
 
 def _promise(problems: Problems, value: Any) -> dict[str, float]:

@@ -27,9 +27,10 @@ LOG = click.option("--log", "form", type=click.Choice(["text", "json"]), help="H
 
 
 @click.command()
+@click.option("--listen", metavar="HOST:PORT", help="Answer /healthz and /metrics there; else the setting listen says where.")
 @LOG
 @click.pass_obj
-def run(given: Given, form: str | None) -> None:
+def run(given: Given, listen: str | None, form: str | None) -> None:
     """Be the consumer: sweep until SIGTERM or Ctrl-C."""
     flags = given.site()
     # A site's own Huey tells of its tasks as its own consumer would have it.
@@ -40,7 +41,7 @@ def run(given: Given, form: str | None) -> None:
         form or flags.settings.log,
     )
     try:
-        ended = flags.run()
+        ended = flags.run(listen)
     except LaneStuck:
         logging.shutdown()
         os._exit(1)

@@ -18,6 +18,7 @@ from ..sweep.lane import OnOutage
 from ..sweep.perform import Surrounding
 from ..sweep.settler import OnDead
 from .firing import Firing
+from .outlook import Watch
 
 MOST_THREADS = 4096
 """Threads and tasks of all lanes of a consumer: a thread has a stack and a connection or two, each a slot in the black box."""
@@ -32,6 +33,7 @@ class Duties:
     :param schedules: those that code declares.
     :param on_outage: called with a kind whose provider has gone, or is back.
     :param around: what each handler runs within, the first outermost.
+    :param watch: makes what monitoring asks.
     :param also: the site's own Huey, which runs beside a consumer that stays.
     """
 
@@ -44,6 +46,7 @@ class Duties:
     on_outage: OnOutage = lambda kind, event, why: None
     around: Sequence[Surrounding] = ()
     also: Any = None
+    watch: Watch | None = None
 
     @property
     def path(self) -> Path | None:

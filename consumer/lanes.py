@@ -13,6 +13,7 @@ from ..sweep.lane import Lane, Shared
 from ..sweep.member import Member
 from ..sweep.perform import Performer
 from ..sweep.threads import Pool
+from ..sweep.totals import Totals
 from .duties import MOST_THREADS, Duties
 
 
@@ -26,6 +27,7 @@ def make_lanes(
     force: bool = False,
     inline: bool = False,
     gentle: bool = False,
+    totals: Totals | None = None,
 ) -> dict[str, Lane]:
     """Return the lanes that settings and handlers name.
 
@@ -35,6 +37,7 @@ def make_lanes(
     :param force: sweep what is paused, too.
     :param inline: have no threads, and perform in the one that sweeps.
     :param gentle: do little at once, and pause, on a server, too: this process answers requests.
+    :param totals: where all that is done is counted in this process, too.
     :param flat_out: leave the site no share of the writer, and look for own rows every time: for ``sweep()``.
     """
     connections, settings = duties.store.connections, duties.settings
@@ -50,7 +53,8 @@ def make_lanes(
     most_threads = MOST_THREADS - sum(tasks.values())
     crew = Crew(most_threads if taking_turns else min(most - loops, most_threads))
     gates: dict[str, Any] = {"zone": settings.timezone, "breakers": breakers, "force": force, "on_outage": duties.on_outage}
-    shared = Shared(duties.store, duties.clock, pacer, member, duties.on_dead, flat_out, crew=crew, tasks=tasks, **gates)
+    given: dict[str, Any] = {"crew": crew, "tasks": tasks, "totals": totals, **gates}
+    shared = Shared(duties.store, duties.clock, pacer, member, duties.on_dead, flat_out, **given)
     if taking_turns:
         performer.take_turns(max(1, most - loops))
     if inline or connections.in_memory:

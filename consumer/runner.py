@@ -18,9 +18,9 @@ from ..databases.spare import too_small
 from ..errors import LaneStuck
 from ..logs import AS_EVENT, printable, tell_event
 from ..sweep.lane import Lane
+from ..sweep.totals import Totals
 from ..tasks import SweepTasks
 from .beside import Beside
-from .chores import Chores
 from .duties import Duties
 from .firing import Firing
 from .guard import Guard
@@ -28,6 +28,7 @@ from .host import OWN, Host
 from .keeper import Keeper
 from .lanes import make_lanes
 from .membership import Enlisted
+from .outlook import Running
 from .rescue import Rescuer
 from .signals import Signals
 from .terms import RUN, Terms
@@ -41,6 +42,10 @@ log = logging.getLogger("flagsweep")
 
 CUT_OFF = 1.0
 """Seconds that async handlers get to end, once they are cancelled, and that their flags get to be given back."""
+
+
+Stoppable = Any
+"""A thread that ends once its ``stop`` is called."""
 
 
 class _Consumer(HueyConsumer):
@@ -64,9 +69,18 @@ class Runner:
 
     :param host: what of the process is ours.
     :param terms: how it is entered.
+    :param listen: the address at which it answers monitoring.
     """
 
-    def __init__(self, duties: Duties, huey: Huey, queue: SharedQueue | None = None, host: Host = OWN, terms: Terms = RUN):
+    def __init__(
+        self,
+        duties: Duties,
+        huey: Huey,
+        queue: SharedQueue | None = None,
+        host: Host = OWN,
+        terms: Terms = RUN,
+        listen: tuple[str, int] | None = None,
+    ):
         self.duties = duties
         self.huey = huey
         self.queue = queue
@@ -83,7 +97,10 @@ class Runner:
         self._enlisted: Enlisted | None = None
         self._tasks: SweepTasks | None = None
         self._lanes: dict[str, Lane] = {}
-        self._threads: list[Watcher | Chores] = []
+        self._threads: list[Stoppable] = []
+        self._listen = listen
+        self._watched = (listen is not None or duties.settings.ping is not None) and duties.watch is not None
+        self._totals = Totals() if self._watched else None
         self._beside = None if duties.also is None else Beside(duties.also, duties.settings.shutdown_timeout)
 
     def run(self) -> bool:
@@ -107,7 +124,8 @@ class Runner:
 
     def _begin(self, enlisted: Enlisted) -> None:
         """Set everything up that a consumer needs, once it is entered; what has begun where this fails, ``_wind_down`` ends."""
-        self._lanes = make_lanes(self.duties, enlisted, self.stop_requested.is_set, gentle=not self.host.alone)
+        lanes = make_lanes(self.duties, enlisted, self.stop_requested.is_set, gentle=not self.host.alone, totals=self._totals)
+        self._lanes = lanes
         tasks = self._tasks = SweepTasks(self.huey, self._lanes, enlisted, self.queue, self._settings.sweepers)
         rescuer = Rescuer(enlisted, self.duties.options_of, self.duties.on_dead, tasks.forget)
         rescuer.free_the_dead()
@@ -160,6 +178,7 @@ class Runner:
             self._threads.append(Watcher(self._store, lanes, tasks.ask, bell, duties.clock, firing))
         self._threads.append(Keeper(duties, lanes, tasks.ask, rescuer.free_the_dead, firing, self._id))
         self._threads.append(Guard(lanes, duties.clock, self._replaced, self._lose, self._give_up, self._stuck_after()))
+        self._threads += self._watchers()
         for thread in self._threads:
             thread.start()
         tasks.listen()
@@ -178,6 +197,25 @@ class Runner:
     def _id(self) -> int:
         assert self._enlisted is not None
         return self._enlisted.id
+
+    def _watchers(self) -> list[Stoppable]:
+        """Return what answers monitoring, and calls outside; who is watched by nobody has none of it loaded."""
+        watch, enlisted = self.duties.watch, self._enlisted
+        if not self._watched or watch is None or enlisted is None or self._totals is None:
+            return []
+        outlook = watch(Running(self._lanes, self._totals, lambda: enlisted.id))
+        found: list[Stoppable] = []
+        if self._listen is not None:
+            from .listening import Listener
+
+            found.append(listener := Listener(self._listen, outlook))
+            log.info("%s/healthz and %s/metrics answer", listener.where, listener.where)
+        if self._settings.ping is not None:
+            from .pinging import Pinger, redacted
+
+            found.append(Pinger(self._settings.ping, outlook.is_well, outlook.close))
+            log.info("while all is well, %s is called once a minute", redacted(self._settings.ping))
+        return found
 
     def _stuck_after(self) -> float | None:
         return self._settings.stuck_after if self.host.exits else None

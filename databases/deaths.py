@@ -38,6 +38,18 @@ class Deaths(Gates):
         values = (self.encoded_name(kind), *(() if died_as is None else (died_as,)), since, most)
         return int(db.execute_sql(self.own(f"SELECT count(*) FROM ({inner}) AS died"), values).fetchone()[0])
 
+    def dead_by_kind(self, db: Database, most: int, kinds: int) -> dict[str, int]:
+        """Return how many flags of each kind are dead, counting no further than ``most`` of each of the first ``kinds`` kinds."""
+        inner = "SELECT 1 FROM flagsweep_flag WHERE state = 'dead' AND kind = ? LIMIT ?"
+        sql = self.own(f"SELECT count(*) FROM ({inner}) AS dead")
+        least = "SELECT min(kind) FROM flagsweep_flag WHERE state = 'dead' AND kind {} ?"
+        found: dict[str, int] = {}
+        kind = self._least(db, least.format(">="), (self.encoded_name(""),))
+        while kind is not None and kind not in found and len(found) < kinds:
+            found[kind] = int(db.execute_sql(sql, (self.encoded_name(kind), most)).fetchone()[0])
+            kind = self._least(db, least.format(">"), (self.encoded_name(kind),))
+        return found
+
     def _steps(self, db: Database, column: str, first: Any = None) -> Iterator[Any]:
         """Yield the values of a column, each once.
 

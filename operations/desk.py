@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..consumer.opened import Opening
+from ..consumer.outlook import Running
 from ..handlers import Handler, Handlers
 from ..models import Raised
 from .site import Site
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # Each view is entered when it is asked for: a consumer, and 
     from .health import Health
     from .info import FlagInfo
     from .kinds import KindInfo
+    from .outlook import Outlook
     from .results import Result
     from .running import InHand
     from .schedules import Schedules
@@ -61,6 +63,11 @@ class Desk(Site):
         from .health import checked
 
         return checked(self, dead_since, needs_consumer)
+
+    def _watched(self, running: Running) -> Outlook:
+        from .outlook import Outlook
+
+        return Outlook(self, running)
 
     def kinds(self) -> list[KindInfo]:
         """Return how each kind does, by name: what is due, how much is done, how well, and how long it takes.

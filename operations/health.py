@@ -112,10 +112,7 @@ def checked(site: Site, dead_since: Any, needs_consumer: bool) -> Health:
     since = seconds(dead_since, "dead_since")
     handlers = {kind: site.handler_of(kind) for kind in site.handled}
     examiner = Examiner(site.connections, site.settings, handlers, site.clock)
-    try:
-        return examiner.check(since, needs_consumer, site.connections.lent("the site could not be checked"))
-    except (DatabaseAway, NotReady) as error:
-        return away(str(error))
+    return examiner.answered(since, needs_consumer, site.connections.lent("the site could not be checked"))
 
 
 class Examiner:
@@ -130,6 +127,13 @@ class Examiner:
         self._settings = settings
         self._handlers = handlers
         self._clock = clock
+
+    def answered(self, dead_since: float, needs_consumer: bool, lent: AbstractContextManager[Any]) -> Health:
+        """Return how the site is; where its database does not answer, that."""
+        try:
+            return self.check(dead_since, needs_consumer, lent)
+        except (DatabaseAway, NotReady) as error:
+            return away(str(error))
 
     def check(self, dead_since: float, needs_consumer: bool, lent: AbstractContextManager[Any]) -> Health:
         """Return how the site is, as ``FlagSweep.check`` says.

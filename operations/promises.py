@@ -77,7 +77,7 @@ def waits(
     """
     with dialect.lenient(db):
         due = oldest_due(db, dialect, now)
-        closed = _closed(gate_rows(db), handlers, settings, now) if due else {}
+        closed = closed_gates(gate_rows(db), handlers, settings, now) if due else {}
     lanes = {kind: lane_of(handlers, kind) if kind in handlers else served.get(kind, NOBODY) for kind in due}
     found = [_wait(kind, lanes[kind], since, settings, handlers, closed, now) for kind, since in due.items()]
     return sorted(found, key=lambda wait: (not wait.broken, not wait.said, -wait.waited_s / wait.promised_s))
@@ -135,7 +135,9 @@ def _opened_at(quiet: Quiet, now: int, zone: ZoneInfo) -> int:
     return opened
 
 
-def _closed(rows: list[Gate], handlers: Mapping[str, Handler], settings: Settings, now: int) -> dict[tuple[str, str], GateInfo]:
+def closed_gates(
+    rows: list[Gate], handlers: Mapping[str, Handler], settings: Settings, now: int
+) -> dict[tuple[str, str], GateInfo]:
     """Return the gates that are closed just now, by sort and name; nothing behind them is counted."""
     infos = Views(rows, handlers, settings, {}, {}, now).infos()
     return {(gate.sort, gate.name): gate for gate in infos if gate.closed and not gate.bucket}

@@ -31,6 +31,7 @@ from .settler import Done, News, OnDead, Settlement, Settler
 from .slots import Slots
 from .tally import Tally
 from .threads import Pool
+from .totals import Totals
 
 log = logging.getLogger("flagsweep")
 
@@ -52,6 +53,7 @@ class Shared:
     :param crew: shares out threads.
     :param on_outage: called with a kind, ``began`` or ``ended``, and why.
     :param tasks: how many flags of async handlers run at the same time, by lane.
+    :param totals: where all that is done is counted in this process, too; None: nobody looks.
     """
 
     store: Store
@@ -66,6 +68,7 @@ class Shared:
     crew: Crew = field(default_factory=lambda: Crew(sys.maxsize))
     on_outage: OnOutage = lambda kind, event, why: None
     tasks: Mapping[str, int] = field(default_factory=dict)
+    totals: Totals | None = None
 
 
 @dataclass
@@ -110,6 +113,7 @@ class Lane:
         self._connections = shared.store.connections
         self._clock = shared.clock
         self._pacer = shared.pacer
+        self._totals = shared.totals
         self._member = shared.member
         self._crew = shared.crew
         self._crew.join(pool)
@@ -373,6 +377,8 @@ class Lane:
         # Only now: a commit whose answer was lost may have taken place. Then flags are claimed that nobody would ever run.
         self.claimer.committed(len(claimed))
         self.settler.keep(held)
+        if self._totals is not None:
+            self._totals.add(tally)
         for kind, ran, spent in tally.paces():
             self.pool.learn(kind, ran, spent)
         self._pacer.ended(began, max(len(outcomes), len(claimed), discovered))

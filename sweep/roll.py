@@ -7,7 +7,10 @@ from collections.abc import Callable, Mapping
 
 from ..databases.connections import Connections
 from ..databases.schema import Schema
-from ..models import Consumer
+from ..models import Consumer, Fact, fact
+
+PING = "ping"
+"""The note of when somebody outside was called."""
 
 ONCE = "sweep"
 """What the row of a consumer says that does what is due, and leaves."""
@@ -44,6 +47,20 @@ class Roll:
         """Note that a consumer goes on, and what its lanes do, as JSON."""
         with self.connections.write(only_claims=True):
             Consumer.update(ticked_at=now, lanes=lanes).where(Consumer.id == consumer).execute(self._engine)
+
+    def may_ping(self, now: int, apart: int) -> bool:
+        """Note that somebody outside is called now; return False where one of us has called a moment ago.
+
+        :param apart: microseconds between two calls.
+        """
+        with self.connections.write():
+            free = (Fact.at <= now - apart) | (Fact.at > now + apart)  # A clock that was set back silences nobody.
+            if Fact.update(at=now).where(Fact.name == PING, free).execute(self._engine):
+                return True
+            if fact(self._engine, PING) is not None:
+                return False
+            self._dialect.note_fact(self._engine, PING, "", now)
+        return True
 
     def note_served(self, kinds: Mapping[str, str], now: int) -> None:
         """Note who serves kinds: what is said of each, as JSON."""

@@ -60,6 +60,10 @@ class Tally:
             latest = max([claimed.began * SECOND - claimed.due_at for claimed, _, _ in runs])
             row[WAITED] = max(row[WAITED], int(now - clock * SECOND + latest))
 
+    def by_kind(self) -> Iterable[tuple[str, Sequence[int]]]:
+        """Return the numbers of each kind: those of ``HOWS``, what it ``SPENT`` and so on, and from ``FIRST`` on the slots."""
+        return self._rows.items()
+
     def rows(self, consumer: int, now: int) -> Iterator[tuple]:
         """Yield rows as they are kept, by kind."""
         minute = now // (MINUTE * SECOND) * MINUTE * SECOND
