@@ -57,6 +57,21 @@ MANY = 100
 """Lines of history in one statement: with the longest errors still less than a server takes."""
 
 
+PATIENCE = 0.2
+"""Seconds for which a server counts what is up for somebody who looks on; then there is at least as much as it has said."""
+
+
+class Counts(list[tuple]):
+    """Be lines that count flags.
+
+    :ivar exact: whether all were counted; else there are at least so many.
+    """
+
+    def __init__(self, rows: Iterable[tuple], exact: bool):
+        super().__init__(rows)
+        self.exact = exact
+
+
 class _AsItIs:
     """Read what a hand has put there as it is: a row that cannot be read would hide all others."""
 
@@ -400,10 +415,32 @@ class SiteVerbs:
         with self.connections.lent("flags could not be read") as db, self.dialect.lenient(db):
             return list(query.execute(db))
 
-    def counts(self, now: int) -> list[tuple[str, str, int, int, int | None]]:
-        """Return (kind, state, how many, how many due, earliest due time) for what is up."""
+    def counts(self, now: int, patience: float | None = PATIENCE) -> Counts:
+        """Return (kind, state, how many, how many due, earliest due time) for what is up.
+
+        :param patience: seconds within which a server is to have counted all; None: it takes its time.
+        """
+        return self._counted(self.dialect.counts, now, patience)
+
+    def due_counts(self, now: int, patience: float | None = PATIENCE) -> Counts:
+        """Return (kind, how many due, earliest due time) for what waits."""
+        return self._counted(self.dialect.due_counts, now, patience)
+
+    def _counted(self, ask: Callable[..., tuple[list[Any], bool]], now: int, patience: float | None) -> Counts:
         with self.connections.lent("flags could not be counted") as db, self.dialect.lenient(db):
-            return [(_as_text(kind), *more) for kind, *more in self.dialect.counts(db, now)]
+            rows, exact = ask(db, now, patience)
+            return Counts(((_as_text(kind), *more) for kind, *more in rows), exact)
+
+    def kinds_up(self) -> list[str]:
+        """Return the kinds of which flags are up, without reading all flags."""
+        with self.connections.lent("kinds could not be read") as db, self.dialect.lenient(db):
+            found = {kind for state in ("waiting", "claimed", "dead") for kind in self.dialect.kinds_in(db, state)}
+        return sorted(map(_as_text, found))
+
+    def dead_kinds(self) -> list[str]:
+        """Return the kinds of which flags are dead, without counting them."""
+        with self.connections.lent("kinds could not be read") as db, self.dialect.lenient(db):
+            return [_as_text(kind) for kind in self.dialect.kinds_in(db, "dead")]
 
     def retry(self, where: Sequence[Any], now: int, progress: Progress = None) -> int:
         """Let dead flags wait again from scratch, and those backing off be due at once; return how many."""

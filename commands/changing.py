@@ -71,7 +71,7 @@ def _check_choice(ids: Sequence[int], kind: str | None, everything: bool) -> Non
 
 def _dead_count(flags: FlagSweep, kind: str | None) -> int:
     """Return how many flags are dead."""
-    counts = flags.verbs.counts(flags.clock.now())
+    counts = flags.verbs.counts(flags.clock.now(), None)
     return sum(many for its_kind, state, many, _, _ in counts if state == "dead" and kind in (None, its_kind))
 
 

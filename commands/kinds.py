@@ -39,4 +39,4 @@ def _row(info: KindInfo) -> list[str]:
     oldest = "-" if info.oldest_due_s is None else span(info.oldest_due_s)
     bounds = ["-" if bound is None else short_span(bound) for bound in (info.p50_s, info.p95_s)]
     busy = "-" if info.p50_s is None else short_span(info.busy_s)
-    return [info.kind, str(info.due), oldest, f"{info.per_minute:.3g}", success, *bounds, busy]
+    return [info.kind, f"{info.due}{'' if info.exact else '+'}", oldest, f"{info.per_minute:.3g}", success, *bounds, busy]

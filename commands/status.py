@@ -32,6 +32,8 @@ def status(given: Given, as_json: bool) -> None:
     columns = [Column("lane"), *(Column(title, right=True) for title in ("waiting", "due", "oldest due", "claimed", "dead"))]
     if report["lanes"]:
         print_table(columns, [_lane_row(name, lane) for name, lane in sorted(report["lanes"].items())])
+    if not report.get("exact", True):
+        click.echo("not all flags were counted in the time that there was: there are at least so many")
     if not any(lane[state] for lane in report["lanes"].values() for state in STATES):
         click.echo("no flags")
     if NOBODY in report["lanes"]:

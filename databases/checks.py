@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from peewee import Database, Field, Model, Node, Select
 
 
 class Checks:
     """Answer what people ask."""
-
-    def counts(self, db: Database, now: int) -> list[Any]:
-        """Return (kind, state, how many, how many due, earliest due time) for what is up."""
-        raise NotImplementedError
 
     def latest_raise(self, db: Database, last: int) -> int | None:
         """Return the latest raise time among the ``last`` newest flags."""

@@ -15,6 +15,7 @@ from typing import Any
 from peewee import Database
 
 from .buckets import ByBucket
+from .census import Census
 from .checks import Checks
 from .columns import Columns
 from .counts import Counts
@@ -32,7 +33,7 @@ class _Parts(threading.local):
     depth = 0
 
 
-class Dialect(Flags, ByBucket, Counts, Facts, Deaths, Checks, Columns, Tables):
+class Dialect(Flags, ByBucket, Counts, Facts, Deaths, Census, Checks, Columns, Tables):
     """Do what differs between databases. ``db`` is the connection to do it on: the site's or ours."""
 
     name = ""

@@ -45,6 +45,8 @@ class Desk(Site):
         """Return what is up: ``lanes`` with counts and the oldest due flag's age in seconds, ``consumers``, and
         ``overdue_schedules``: those that are due and have no handler here.
 
+        Where a server has not counted all within a fifth of a second, ``exact`` is there, and False: there are at least so many.
+
         Flags of kinds without a handler are counted under the lane ``-``.
         """
         from .status import status

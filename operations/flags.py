@@ -72,7 +72,8 @@ class Flags:
             raise ConfigError(f"state must be one of {', '.join(STATES)}, got {state!r}")
         where: list[Any] = [Flag.kind == kind] if kind is not None else []
         where += [Flag.state == state] if state is not None else []
-        where += [Flag.key == key] if key is not None else []
+        if key is not None:  # The index of keys begins with the kind: to name all kinds is quicker than to read all flags.
+            where += [Flag.key == key] if kind is not None else [Flag.key == key, Flag.kind.in_(self._verbs.kinds_up())]
         if id is not None:
             where.append(Flag.id.in_([id] if isinstance(id, int) else list(id)))
         if lane is not None:

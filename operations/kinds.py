@@ -32,6 +32,7 @@ class KindInfo:
     :ivar p50_s: seconds that half of the last day's runs did not reach, and ``p95_s``, 95 of 100: the bound of the slot in which
         they are counted, up to four times what they took.
     :ivar busy_s: seconds that its handler ran within the last day, in all threads.
+    :ivar exact: whether ``due`` is all there are; where a server would have taken too long to count, there are at least so many.
     """
 
     kind: str
@@ -43,10 +44,11 @@ class KindInfo:
     p50_s: float | None
     p95_s: float | None
     busy_s: float
+    exact: bool = True
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON takes it."""
-        return asdict(self)
+        """Return it as JSON takes it; ``exact`` only where it is False."""
+        return {name: value for name, value in asdict(self).items() if name != "exact" or not value}
 
 
 def kinds(connections: Connections, verbs: SiteVerbs, handlers: Mapping[str, Handler], clock: Clock) -> list[KindInfo]:
@@ -55,7 +57,8 @@ def kinds(connections: Connections, verbs: SiteVerbs, handlers: Mapping[str, Han
     :param handlers: by kind, aliases included.
     """
     now = clock.now()
-    due = _due(verbs.counts(now))
+    counts = verbs.due_counts(now)
+    due = {**dict.fromkeys(verbs.dead_kinds(), (0, None)), **_due(counts)}
     begin = (now // (MINUTE * SECOND) - RECENT + 1) * MINUTE * SECOND
     with connections.lent("counts could not be read") as db, connections.dialect.lenient(db):
         lately, today = totals(db, begin), totals(db, now - DAY)
@@ -68,15 +71,16 @@ def kinds(connections: Connections, verbs: SiteVerbs, handlers: Mapping[str, Han
             **_what_is_due(due.get(kind, (0, None)), now),
             per_minute=round(_ran(lately.get(kind, {})) / minutes, 3),
             **_of_the_day(today.get(kind, {})),
+            exact=counts.exact,
         )
         for kind in sorted({*own, *due, *today})
     ]
 
 
-def _due(counts: Iterable[tuple[str, str, int, int, int | None]]) -> dict[str, tuple[int, int | None]]:
+def _due(counts: Iterable[tuple[str, int, int | None]]) -> dict[str, tuple[int, int | None]]:
     """Return how many flags of each kind are due, and since when the oldest is."""
     found: dict[str, tuple[int, int | None]] = {}
-    for kind, _, _, due, earliest in counts:
+    for kind, due, earliest in counts:
         many, oldest = found.get(kind, (0, None))
         found[kind] = (many + due, earliest if due else oldest)
     return found

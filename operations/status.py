@@ -31,14 +31,17 @@ def status(store: Store, verbs: SiteVerbs, lanes: Iterable[str], handlers: Mappi
     """
     now = clock.now()
     found = {name: _empty() for name in lanes}
-    for kind, state, count, due, earliest in verbs.counts(now):
+    counts = verbs.counts(now)
+    for kind, state, count, due, earliest in counts:
         entry = found.setdefault(lane_of(handlers, kind), _empty())
         entry[state] += count
         entry["due"] += due
         if due:
             age = round((now - (earliest or now)) / SECOND, 3)
             entry["oldest_due_s"] = max(entry["oldest_due_s"] or 0.0, age)
-    return {"lanes": found, "consumers": consumers(store), "overdue_schedules": _overdue(verbs.connections, handlers, now)}
+    overdue = _overdue(verbs.connections, handlers, now)
+    partly = {} if counts.exact else {"exact": False}
+    return {"lanes": found, "consumers": consumers(store), "overdue_schedules": overdue, **partly}
 
 
 def _empty() -> dict[str, Any]:

@@ -61,6 +61,7 @@ _ON_SERVERS = (
     "async",
     "beside",
     "buckets",
+    "census",
     "columns",
     "conformance",
     "counting",

@@ -13,6 +13,7 @@ from flagsweep import Backoff, FlagSweep, Raised, Retry
 from flagsweep.config import SECOND
 from flagsweep.databases import sqlite
 from flagsweep.databases.raising import Terms
+from flagsweep.databases.sqlite import census
 from flagsweep.databases.sqlite import counts as of_counts
 from flagsweep.databases.sqlite import flags as of_flags
 from flagsweep.databases.way import is_open
@@ -154,6 +155,8 @@ HOT = {
     "discover": (of_flags.DISCOVER, []),
     "count": (of_counts.COUNT, []),
     "kinds": (of_flags.KINDS, [WAITING]),
+    "kinds of the dead": (census.DEAD_KINDS, [r"USING (COVERING )?INDEX flagsweep_dead\b"]),
+    "due of each kind": (census.DUE_COUNTS, [WAITING]),
 }
 
 
@@ -189,6 +192,14 @@ def test_every_hot_statement_uses_its_index_and_scans_no_table(planned, name):
     assert all(any(re.search(pattern, step) for pattern in wanted) for step in on_flags), plan
 
 
+@pytest.mark.parametrize("statement", [census.COUNTS, census.CLAIMED_KINDS])
+def test_what_is_up_is_counted_in_indexes_that_have_nothing_but_its_state(planned, statement):
+    on_flags = [step for step in plan_of(planned, statement) if "flagsweep_flag" in step]
+    assert on_flags and all(re.search(r"INDEX flagsweep_(waiting|claimed|dead)\b", step) for step in on_flags), on_flags
+    scans = [step for step in on_flags if step.startswith("SCAN")]
+    assert all("INDEX flagsweep_claimed" in step for step in scans), "of what waits or is dead each kind is a range"
+
+
 def test_a_result_is_found_through_the_index_of_its_flag(planned):
     with count_queries() as counter:
         planned.flags.result(Raised(10**9, "new"))
@@ -214,7 +225,7 @@ def test_results_cost_two_statements_a_batch_and_nothing_where_none_is_kept(site
 
 def test_the_plans_of_all_statements_are_looked_at():
     """A statement that is new must be looked at here, or be named as one that is allowed to take its time."""
-    slow = {"COUNTS", "LATEST_RAISE", "DAMAGED", "CLAIMERS", "CLAIMS_OF"}
+    slow = {"COUNTS", "CLAIMED_KINDS", "LATEST_RAISE", "DAMAGED", "CLAIMERS", "CLAIMS_OF"}
     slow |= {"OLDEST", "WALK", "TAKE", "TAKE_THESE", "CLAIMED_BUCKETS"}  # test_buckets.py looks at these.
     modules = [import_module(f"{sqlite.__name__}.{each.name}") for each in iter_modules(sqlite.__path__)]
     named = {name: value for module in modules for name, value in vars(module).items() if isinstance(value, str)}

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..statement import Execute
 from .buckets import MysqlBuckets
+from .census import MysqlCensus
 from .checks import MysqlChecks
 from .columns import MysqlColumns
 from .counts import MysqlCounts
@@ -17,7 +18,16 @@ from .transactions import MysqlTransactions
 
 
 class Mysql(
-    MysqlBuckets, MysqlCounts, MysqlGates, MysqlTransactions, MysqlErrors, MysqlTables, MysqlColumns, MysqlChecks, MysqlLeases
+    MysqlBuckets,
+    MysqlCounts,
+    MysqlGates,
+    MysqlTransactions,
+    MysqlErrors,
+    MysqlTables,
+    MysqlColumns,
+    MysqlCensus,
+    MysqlChecks,
+    MysqlLeases,
 ):
     """MySQL and MariaDB."""
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..statement import Execute
 from .buckets import PostgresqlBuckets
+from .census import PostgresqlCensus
 from .checks import PostgresqlChecks
 from .columns import PostgresqlColumns
 from .counts import PostgresqlCounts
@@ -34,6 +35,7 @@ class Postgresql(
     PostgresqlErrors,
     PostgresqlTables,
     PostgresqlColumns,
+    PostgresqlCensus,
     PostgresqlChecks,
     PostgresqlLeases,
 ):

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from peewee import Database
 
 from ..flags import Damaged
-from .flags import parsed, readable
+from .flags import parsed
 from .native import Native
 from .sessions import Open, Room, Trouble
 
-COUNTS = """
-SELECT kind, 'waiting', count(*), sum(CASE WHEN due_at <= ? THEN 1 ELSE 0 END), min(due_at)
-FROM flagsweep_flag WHERE state = 'waiting' GROUP BY kind
-UNION ALL SELECT kind, 'claimed', count(*), 0, NULL FROM flagsweep_flag WHERE state = 'claimed' GROUP BY kind
-UNION ALL SELECT kind, 'dead', count(*), 0, NULL FROM flagsweep_flag WHERE state = 'dead' GROUP BY kind
-"""
 LATEST_RAISE = "SELECT max(raised_at) FROM (SELECT raised_at FROM flagsweep_flag ORDER BY id DESC LIMIT ?) AS newest"
 NEWEST = "SELECT id, payload FROM flagsweep_flag WHERE state <> 'dead' ORDER BY id DESC LIMIT ?"
 
 
 class ServerChecks(Native):
     """Answer what people ask."""
-
-    def counts(self, db: Database, now: int) -> list[Any]:
-        rows = db.execute_sql(self.sql[COUNTS], (now,)).fetchall()
-        return [(readable(kind), state, count, int(due), earliest) for kind, state, count, due, earliest in rows]
 
     def server_version(self, db: Database) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
         """Return the server's name, its version, and the oldest that will do."""

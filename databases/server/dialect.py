@@ -10,13 +10,14 @@ from peewee import Database
 
 from .. import alive
 from ..errors import DATABASE_ERRORS
+from .census import ServerCensus
 from .checks import ServerChecks
 from .flags import ServerFlags
 from .gates import ServerGates
 from .leases import Leases
 
 
-class Server(ServerFlags, ServerGates, ServerChecks, Leases):
+class Server(ServerFlags, ServerGates, ServerCensus, ServerChecks, Leases):
     """A database server."""
 
     def transaction(self, db: Database, only_claims: bool, together: bool = True) -> AbstractContextManager[None]:

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from peewee import Database, Field, Model, Node, OperationalError, Select
 
 from ..dialect import Dialect
-
-COUNTS = """
-SELECT kind, 'waiting', count(*), sum(due_at <= ?), min(due_at) FROM flagsweep_flag WHERE state = 'waiting' GROUP BY kind
-UNION ALL SELECT kind, 'claimed', count(*), 0, NULL FROM flagsweep_flag WHERE state = 'claimed' GROUP BY kind
-UNION ALL SELECT kind, 'dead', count(*), 0, NULL FROM flagsweep_flag WHERE state = 'dead' GROUP BY kind
-"""
 
 LATEST_RAISE = """
 SELECT max(raised_at) FROM (SELECT raised_at FROM flagsweep_flag ORDER BY id DESC LIMIT ?) WHERE typeof(raised_at) = 'integer'
@@ -27,9 +20,6 @@ WHERE state <> 'dead' AND (typeof(due_at) <> 'integer' OR json_valid(payload) IS
 
 class SqliteChecks(Dialect):
     """Answer what people ask."""
-
-    def counts(self, db: Database, now: int) -> list[Any]:
-        return db.execute_sql(COUNTS, (now,)).fetchall()
 
     def synchronous(self, db: Database) -> int:
         """Return how a connection waits for the disk: 0 off, 1 normal, 2 full, 3 extra."""

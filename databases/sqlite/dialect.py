@@ -7,6 +7,7 @@ from typing import Any
 from ..identity import identity
 from ..statement import Execute
 from .buckets import SqliteBuckets
+from .census import SqliteCensus
 from .checks import SqliteChecks
 from .counts import SqliteCounts
 from .errors import SqliteErrors
@@ -15,7 +16,7 @@ from .transactions import SqliteTransactions
 from .wal import SqliteLog
 
 
-class Sqlite(SqliteBuckets, SqliteCounts, SqliteTransactions, SqliteLog, SqliteErrors, SqliteTables, SqliteChecks):
+class Sqlite(SqliteBuckets, SqliteCounts, SqliteTransactions, SqliteLog, SqliteErrors, SqliteTables, SqliteCensus, SqliteChecks):
     """A file beside the site, or a database in memory."""
 
     name = "SQLite"

@@ -47,7 +47,8 @@ def dead_flags(patient: Patient) -> Finding:
     count = patient.total("dead")
     if count:
         fix = "see 'flagsweep list --state dead', then 'flagsweep retry' or 'flagsweep discard'"
-        return Finding("warn", "dead flags", f"{count}, kept until a person decides", fix)
+        many = f"{'' if patient.counts.exact else 'at least '}{count}"
+        return Finding("warn", "dead flags", f"{many}, kept until a person decides", fix)
     return Finding("ok", "dead flags", "none")
 
 

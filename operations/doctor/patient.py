@@ -10,7 +10,7 @@ from typing import Any
 from ...config import SECOND
 from ...consumer.keeper import OVERDUE
 from ...gates.shut import ALL
-from ...models import Consumer, Schedule
+from ...models import Consumer, Counts, Schedule
 from ...sweep.records import totals
 from ..gate_info import GateInfo
 from ..schedule_info import ScheduleInfo, rows_of
@@ -50,7 +50,7 @@ class Patient:
         return {name: settings.lanes.get(name, settings.threads) + (name in loops) for name in self.site.lane_names()}
 
     @cached_property
-    def counts(self) -> list[tuple[str, str, int, int, int | None]]:
+    def counts(self) -> Counts:
         return self.site.verbs.counts(self.now)
 
     @cached_property
