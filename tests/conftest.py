@@ -44,7 +44,7 @@ for ignored, handler in ((signal.SIGHUP, lambda *_: None), (signal.SIGINT, signa
     if signal.getsignal(ignored) == signal.SIG_IGN:
         signal.signal(ignored, handler)
 
-SERVERS = re.compile("postgres|mysql|redis")
+SERVERS = re.compile("postgres|mysql|mariadb|redis")
 
 
 def pytest_itemcollected(item):

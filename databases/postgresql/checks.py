@@ -47,11 +47,11 @@ FROM pg_stat_replication
 """
 LEFT_SLOTS = """
 SELECT slot_name, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint FROM pg_replication_slots
-WHERE NOT active AND pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) > 1024 * 1024 * 1024
+WHERE NOT active AND pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) > {most}
 """
 MIB = 1024 * 1024
 FAR_BEHIND = 60
-"""Seconds that a standby may be behind; and ``MUCH``, MiB of log that it has yet to replay."""
+"""Seconds that a standby may be behind; and ``MUCH``, MiB of log that it has yet to replay, or that nobody fetches."""
 MUCH = 256
 
 
@@ -101,7 +101,8 @@ class PostgresqlChecks(Server):
             text = "default_transaction_read_only = on: no flag can be raised or swept"
             return [Trouble("fail", text, "set it back where it was set: ALTER SYSTEM, DATABASE or ROLE ... RESET it")]
         standbys = db.execute_sql(STANDBYS).fetchall()
-        return [*_nobody_confirms(db, standbys), *map(_behind, standbys), *map(_left_slot, db.execute_sql(LEFT_SLOTS).fetchall())]
+        slots = db.execute_sql(LEFT_SLOTS.format(most=MUCH * MIB)).fetchall()
+        return [*_nobody_confirms(db, standbys), *map(_behind, standbys), *map(_left_slot, slots)]
 
 
 def _open(

@@ -1,13 +1,19 @@
 """What is found of other sessions of a server: open transactions, connections, copies, and the clocks of hosts."""
 
 import json
+import os
+import shutil
+import subprocess
+import tempfile
 from contextlib import closing, suppress
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from clients import Client
 from examined import found
 from rig import let_go
+from servers import KEPT, PrivatePostgres, free_port
 
 from flagsweep import FlagSweep
 from flagsweep.config import Clock
@@ -212,19 +218,85 @@ def test_a_database_that_takes_no_writes_fails(site, server_url, postgres_url):
             root.ask(f"ALTER DATABASE {name} RESET default_transaction_read_only")
 
 
-def test_a_lagging_standby_and_a_slot_that_is_left_are_warned_of():
-    from flagsweep.databases.postgresql.checks import _behind, _left_slot
+@pytest.fixture
+def standby(private_postgres, tmp_path):
+    """Give a standby that copies the test's own PostgreSQL."""
+    primary, copy = private_postgres, private_postgres.folder / "copy"
+    reach = ("-h", "127.0.0.1", "-p", str(primary.port), "-U", "postgres")
+    primary._run("pg_basebackup", *reach, "-D", copy, "-R", "-c", "fast", "--no-sync")
+    standby = PrivatePostgres()
+    try:
+        shutil.rmtree(standby.folder / "data")
+        shutil.move(copy, standby.folder / "data")
+        yield standby.start()
+    finally:
+        standby.close()
 
-    assert _behind(("walreceiver at 10.0.0.2", "streaming", "async", 0.01, 4096)).level == "ok"
-    assert "90 s and 1.0 MiB behind" in _behind(("w", "streaming", "async", 90.0, 1024 * 1024)).text
-    assert _behind(("w", None, None, None, None)).level == "ok"
-    assert "pg_drop_replication_slot('old')" in _left_slot(("old", 2 << 30)).fix
+
+def test_how_far_copies_are_behind_is_told_and_what_nobody_fetches(private_postgres, standby, tmp_path, until, monkeypatch):
+    flags = FlagSweep(private_postgres.url, state_dir=str(tmp_path / "state"))
+    flags.init()
+    until(lambda: "(async, streaming) is 0 s and" in found(flags, "replication").text)
+    there = FlagSweep(standby.url, state_dir=str(tmp_path / "state"))
+    until(lambda: standby.ask("SELECT to_regclass('flagsweep_flag')") != [(None,)])
+    finding = found(there, "replication")
+    assert finding.level == "fail" and "is a standby" in finding.text
+    there.connections.close_thread()
+    standby.freeze()
+    monkeypatch.setattr("flagsweep.databases.postgresql.checks.MUCH", 1)
+    private_postgres.ask("SELECT pg_create_physical_replication_slot('old', true)")
+    private_postgres.ask("CREATE TABLE much AS SELECT repeat(md5(random()::text), 50) FROM generate_series(1, 4000)")
+    findings = {each.text: each.fix for each in examine(flags) if each.what == "replication" and each.level == "warn"}
+    assert len(findings) == 2 and any("it would lose that" in text for text in findings)
+    assert any("pg_drop_replication_slot('old')" in fix for fix in findings.values())
+    standby.thaw()
+    flags.connections.close_thread()
 
 
-def test_how_far_a_replica_is_behind_is_told():
-    from flagsweep.databases.mysql.checks import _replica
+@pytest.fixture
+def private_mariadb(missing):
+    """Give the URL of a MariaDB of the test's own, and a way to ask it."""
+    if not shutil.which("mariadbd") or not shutil.which("mariadb-install-db"):
+        missing("the programs of a MariaDB server are not installed")
+    folder = Path(tempfile.mkdtemp(prefix="flagsweep-mariadb-"))
+    user = ["--user=mysql"] if os.getuid() == 0 else []
+    if user:
+        shutil.chown(folder, "mysql")
+    made = ["mariadb-install-db", "--no-defaults", f"--datadir={folder}/data", "--auth-root-authentication-method=normal", *user]
+    subprocess.run(made, check=True, capture_output=True)
+    port = free_port()
+    command = [
+        "mariadbd",
+        "--no-defaults",
+        f"--datadir={folder}/data",
+        f"--port={port}",
+        f"--socket={folder}/socket",
+        "--server-id=2",
+    ]
+    server = subprocess.Popen([*command, "--bind-address=127.0.0.1", *user], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    KEPT.add(server.pid)
+    yield f"mysql://root@127.0.0.1:{port}/site"
+    server.kill()
+    server.wait()
+    KEPT.discard(server.pid)
+    shutil.rmtree(folder, ignore_errors=True)
 
-    assert _replica({"source_host": "db1", "seconds_behind_source": 3}).text.startswith(
-        "this server is a replica of db1, and is 3 s"
-    )
-    assert "SHOW REPLICA STATUS" in _replica({"source_host": "db1", "seconds_behind_source": None}).fix
+
+def test_a_replica_and_a_server_that_takes_no_writes_are_told(private_mariadb, tmp_path, until):
+    def root():
+        with suppress(Exception):
+            return Client(private_mariadb.replace("/site", "/mysql"))
+
+    with closing(until(root, limit=30, every=0.1)) as server:
+        server.ask("CREATE DATABASE site")
+        flags = FlagSweep(private_mariadb, state_dir=str(tmp_path / "state"))
+        flags.init()
+        assert found(flags, "replication").level == "ok"
+        server.ask("CHANGE MASTER TO master_host = '127.0.0.9', master_user = 'copy'")
+        finding = found(flags, "replication")
+        assert finding.level == "warn" and "a replica of 127.0.0.9, and does not copy it just now" in finding.text
+        assert "SHOW REPLICA STATUS" in finding.fix
+        server.ask("SET GLOBAL read_only = 1")
+        findings = [each for each in examine(flags) if each.what == "replication"]
+        assert [each.level for each in findings] == ["fail", "warn"] and "read_only is on" in findings[0].text
+        flags.connections.close_thread()
