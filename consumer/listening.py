@@ -11,6 +11,7 @@ import time
 from contextlib import closing, suppress
 from http import HTTPStatus
 from ipaddress import ip_address
+from typing import Any
 
 from ..errors import NotReady
 from ..logs import printable
@@ -60,8 +61,9 @@ class Listener(threading.Thread):
 
     def run(self) -> None:
         """Take connections until stopped."""
+        places: list[Any] = [self._socket, self._awake]
         try:
-            while self._awake not in select.select([self._socket, self._awake], [], [])[0]:
+            while self._awake not in select.select(places, [], [])[0]:
                 try:
                     client, _ = self._socket.accept()
                 except OSError:  # It has gone again, or this process has no more files: those that are open end first.

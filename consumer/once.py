@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from ..databases import schema
 from ..errors import DatabaseAway, LaneStuck
@@ -44,7 +45,7 @@ class Once:
         """The first error of a handler."""
         self._duties = duties
         self._only = only
-        self._manner: dict[str, bool] = {"flat_out": True, "breakers": breakers, "force": force, "inline": inline}
+        self._manner: dict[str, Any] = {"flat_out": True, "breakers": breakers, "force": force, "inline": inline}
         self._fires = fires
         self._lanes: list[Lane] = []
         self._stopping = False

@@ -65,7 +65,7 @@ class Metrics:
         self._dead: tuple[float, dict[str, int]] | None = None
         self._lock = threading.Lock()
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(self)  # type: ignore[arg-type]
+        self._registry.register(self)
 
     def text(self) -> tuple[str, bytes]:
         """Return the text, its type before it: with what the site counts in this process by itself, and what the process is."""

@@ -52,16 +52,16 @@ class DjangoFlags(FlagSweep):
                 if mine:
                     connections.close_engine()
 
-    def run(self) -> bool:
+    def run(self, listen: str | None = None) -> bool:
         """Be the consumer, as ``FlagSweep.run`` is; a task whose module nobody has imported yet is met, and done, too."""
         if not _has_backend():
-            return super().run()
+            return super().run(listen)
         from .latecomers import Latecomers
 
         late = Latecomers(self)
         late.start()
         try:
-            return super().run()
+            return super().run(listen)
         finally:
             late.stop()
 
