@@ -21,7 +21,7 @@ from .locate import Given
 from .options import AS_JSON
 from .raising import parse_end
 from .stopping import end_at_once
-from .tables import print_json
+from .tables import console, print_json
 from .words import plural, span
 
 SHOWN = 10
@@ -94,10 +94,7 @@ def _shown() -> Iterator[Callable[[InHand], Any]]:
     if not sys.stderr.isatty():
         yield lambda found: None
         return
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    with console.status("draining") as status:
+    with console(stderr=True).status("draining") as status:
         yield lambda found: status.update(_line(found))
 
 

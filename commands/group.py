@@ -110,6 +110,7 @@ class Commands(Group):
 SECTIONS = {
     "Look at it": {
         "status": ("status.status", "Show what is up in each lane, and who sweeps."),
+        "top": ("top.top", "Watch lanes and kinds, what runs, and what is wrong; pause and retry by a key."),
         "kinds": ("kinds.kinds", "Show of each kind what is due, how much is done, how well, and how long it takes."),
         "list": ("listing.list_flags", "List flags, without their payloads."),
         "show": ("listing.show", "Show one flag with its payload and its error."),

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import unicodedata
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
 from ..logs import printable
+from .group import color_wanted
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def print_json(value: Any) -> None:
@@ -22,6 +27,13 @@ def print_json(value: Any) -> None:
 def line_width() -> int:
     """Return how many columns a line may have: as many as the terminal, elsewhere any number."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else 1_000_000
+
+
+def console(**options: Any) -> Console:
+    """Return rich's console, with colours where the environment wants them."""
+    from rich.console import Console
+
+    return Console(no_color=color_wanted(os.environ) is False or None, highlight=False, **options)
 
 
 class Column(NamedTuple):
@@ -44,12 +56,11 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Non
 
 def _print_drawn(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
-    tight = _width_of_all(columns, rows) > console.width
+    screen = console()
+    tight = _width_of_all(columns, rows) > screen.width
     table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 0 if tight else 1, 0, 0), header_style="bold")
     for column in columns:
         justify: Literal["left", "right"] = "right" if column.right else "left"
@@ -58,7 +69,7 @@ def _print_drawn(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> No
     for row in rows:
         # Rich takes room only from columns that may wrap; the text itself then does not wrap, and is cut.
         table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in row))
-    console.print(table)
+    screen.print(table)
 
 
 def _width_of_all(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> int:

@@ -44,6 +44,7 @@ COMMANDS = {
     "lane": ["mail", "--threads", "2"],
     "check": ["--no-consumer"],
     "doctor": [],
+    "top": [],
     "drain": ["--wait", "5"],
     "deploy": ["systemd"],
     "completion": ["bash"],
