@@ -12,6 +12,7 @@ import click
 
 from ..logs import printable
 from .locate import Hosted
+from .terminal import color_wanted
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -150,18 +151,6 @@ def command_of(name: str) -> click.Command:
     module, _, attribute = COMMANDS[name].partition(".")
     found: click.Command = getattr(import_module(f".{module}", __package__), attribute)
     return found
-
-
-def color_wanted(environ: Mapping[str, str]) -> bool | None:
-    """Return whether there are to be colours; None: where it is a terminal.
-
-    ``NO_COLOR`` wins (no-color.org), then ``FORCE_COLOR`` and ``CLICOLOR_FORCE``, then ``CLICOLOR=0`` (bixense.com/clicolors).
-    """
-    if environ.get("NO_COLOR"):
-        return False
-    if any(environ.get(name, "0") not in ("", "0") for name in ("FORCE_COLOR", "CLICOLOR_FORCE")):
-        return True
-    return False if environ.get("CLICOLOR") == "0" or environ.get("TERM") == "dumb" else None
 
 
 def hosted(find: Callable[[], FlagSweep], app: str) -> click.Group:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import click
 
 from ..logs import printable
-from .group import color_wanted
+from .terminal import color_wanted
 
 if TYPE_CHECKING:
     from rich.console import Console

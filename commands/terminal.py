@@ -1,9 +1,10 @@
-"""Prepare the standard streams, which may be closed or unable to show every letter."""
+"""Prepare the standard streams, which may be closed or unable to show every letter, and say whether colours are wanted."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 
 
 def open_standard_streams() -> None:
@@ -25,3 +26,15 @@ def spell_out_what_cannot_be_shown() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def color_wanted(environ: Mapping[str, str]) -> bool | None:
+    """Return whether there are to be colours; None: where it is a terminal.
+
+    ``NO_COLOR`` wins (no-color.org), then ``FORCE_COLOR`` and ``CLICOLOR_FORCE``, then ``CLICOLOR=0`` (bixense.com/clicolors).
+    """
+    if environ.get("NO_COLOR"):
+        return False
+    if any(environ.get(name, "0") not in ("", "0") for name in ("FORCE_COLOR", "CLICOLOR_FORCE")):
+        return True
+    return False if environ.get("CLICOLOR") == "0" or environ.get("TERM") == "dumb" else None

@@ -10,7 +10,8 @@ from calling import SHOP, flagsweep, line
 from rig import plain
 
 from flagsweep import FlagSweep, cli
-from flagsweep.commands.group import COMMANDS, SECTIONS, color_wanted
+from flagsweep.commands.group import COMMANDS, SECTIONS
+from flagsweep.commands.terminal import color_wanted
 
 PRESENT = list(COMMANDS)
 
