@@ -17,7 +17,7 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[..., None]]:
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=total)
-        yield lambda done, remark="": bar.update(task, completed=done, total=max(total, done), description=remark)
+        yield lambda done, remark="", of=0: bar.update(task, completed=done, total=max(of or total, done), description=remark)
 
 
 @contextmanager

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from ..consumer.signals import Signals
 from .bars import progress_bar
@@ -46,3 +46,27 @@ def to_many(done: str, total: int, act: Callable[..., int]) -> int:
         except _Stopped:
             left = f" of {plural(total, 'flag')} are {done}" if total >= count else f" flags are {done}"
             raise Failure(f"stopped by {signals[0]}: {count:,}{left}; the same command goes on") from None
+
+
+@contextmanager
+def stoppable(what: str, total: int, so: str) -> Iterator[Callable[..., None]]:
+    """Show a bar on a terminal for as long as something takes, and have a signal end it between two of its transactions.
+
+    :param so: what a signal leaves behind, for people.
+    :return: what is to be called with how many are done, what is done just now, and how many there are, where that changes.
+    """
+    signals: list[str] = []
+    bar: AbstractContextManager[Callable[..., None]] = nullcontext(lambda *told: None)
+    if sys.stderr.isatty():
+        bar = progress_bar(what, total)
+    with bar as show, Signals(signals.append, end_at_once):
+
+        def report(done: int, remark: str = "", of: int = 0) -> None:
+            show(done, remark, of)
+            if signals:
+                raise _Stopped
+
+        try:
+            yield report
+        except _Stopped:
+            raise Failure(f"stopped by {signals[0]}: {so}; the same command goes on") from None

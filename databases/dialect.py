@@ -15,6 +15,7 @@ from typing import Any
 from peewee import Database
 
 from .buckets import ByBucket
+from .bulk import Bulk
 from .census import Census
 from .checks import Checks
 from .columns import Columns
@@ -33,7 +34,7 @@ class _Parts(threading.local):
     depth = 0
 
 
-class Dialect(Flags, ByBucket, Counts, Facts, Deaths, Census, Checks, Columns, Tables):
+class Dialect(Flags, ByBucket, Counts, Bulk, Facts, Deaths, Census, Checks, Columns, Tables):
     """Do what differs between databases. ``db`` is the connection to do it on: the site's or ours."""
 
     name = ""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from ..consumer.opened import Opening
 from ..consumer.outlook import Running
@@ -13,6 +14,9 @@ from ..models import Raised
 from .site import Site
 
 if TYPE_CHECKING:  # Each view is entered when it is asked for: a consumer, and a site that only raises, start without them.
+    from .carrying.exporting import Exported
+    from .carrying.importing import Imported
+    from .carrying.move import Moved
     from .doctor.finding import Finding
     from .drain import Drain
     from .flags import Flags
@@ -238,6 +242,61 @@ class Desk(Site):
         from .doctor.examine import examine
 
         return examine(self)
+
+    def export(
+        self,
+        to: str | os.PathLike[str] | IO[bytes],
+        kind: str | None = None,
+        state: str | None = None,
+        history: bool = True,
+        progress: Callable[[int], Any] | None = None,
+    ) -> Exported:
+        """Write flags, schedules, gates, history and counts as lines of JSON, all of one moment; return how many.
+
+        :param to: a path, at which a file is put once it is whole, or a binary file.
+        :param kind: only what is of this kind.
+        :param state: only flags in this state.
+        :param progress: called with how many rows were read.
+        """
+        from .carrying.exporting import Export, export_to
+
+        return export_to(Export(self.connections, self.clock, kind, state, history), to, progress)
+
+    def import_(
+        self,
+        file: str | os.PathLike[str] | IO[bytes],
+        replace: bool = False,
+        dry_run: bool = False,
+        progress: Callable[[int], Any] | None = None,
+    ) -> Imported:
+        """Read what ``export`` wrote; return what was new, there already, and there with other contents.
+
+        All lines are verified before the first is imported. What is there to the letter is left alone, so that the same import
+        goes on where it was cut off. Flags that were claimed come waiting.
+
+        :param file: a path, or a binary file that can go back to its beginning.
+        :param replace: what is up by the same kind and key, or is there by the same name, is replaced; else it stays.
+        :param dry_run: only tell what would be done.
+        """
+        from .carrying.importing import Import, import_from
+
+        return import_from(Import(self.connections, self.clock, replace, dry_run), file, progress)
+
+    def move(self, to: Any, progress: Callable[[str, int, int], Any] | None = None) -> Moved:
+        """Move flags, schedules, gates, history and counts to another database, and leave this one paused; return what was done.
+
+        Both databases must be without a living consumer, and the other one without flags. All is compared at the end; what came
+        here meanwhile is moved, too. Whatever ends it, the same call goes on where it was; afterwards it raises there what was
+        raised here since.
+
+        :param to: a URL, a path or a Peewee database. Its tables are made.
+        :param progress: called with what is done, with how many rows, and of how many in all; what it raises ends it there.
+        :raises LeaseHeld: where a consumer lives in either, or another move goes on.
+        :raises FlagSweepError: where the other database has flags of its own.
+        """
+        from .carrying.move import move
+
+        return move(self, to, progress)
 
     def _flags(self) -> Flags:
         from .flags import Flags

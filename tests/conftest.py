@@ -85,6 +85,7 @@ _ON_SERVERS = (
     "layer_rows",
     "many",
     "metrics",
+    "moving",
     "over",
     "over_further",
     "pace",

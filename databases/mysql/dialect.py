@@ -6,6 +6,7 @@ from typing import Any
 
 from ..statement import Execute
 from .buckets import MysqlBuckets
+from .bulk import MysqlBulk
 from .census import MysqlCensus
 from .checks import MysqlChecks
 from .columns import MysqlColumns
@@ -19,6 +20,7 @@ from .transactions import MysqlTransactions
 
 class Mysql(
     MysqlBuckets,
+    MysqlBulk,
     MysqlCounts,
     MysqlGates,
     MysqlTransactions,

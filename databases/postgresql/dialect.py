@@ -6,6 +6,7 @@ from typing import Any
 
 from ..statement import Execute
 from .buckets import PostgresqlBuckets
+from .bulk import PostgresqlBulk
 from .census import PostgresqlCensus
 from .checks import PostgresqlChecks
 from .columns import PostgresqlColumns
@@ -29,6 +30,7 @@ WHERE pg_class.oid = to_regclass('flagsweep_flag')
 
 class Postgresql(
     PostgresqlBuckets,
+    PostgresqlBulk,
     PostgresqlCounts,
     PostgresqlTransactions,
     PostgresqlListening,

@@ -7,6 +7,7 @@ from typing import Any
 from ..identity import identity
 from ..statement import Execute
 from .buckets import SqliteBuckets
+from .bulk import SqliteBulk
 from .census import SqliteCensus
 from .checks import SqliteChecks
 from .counts import SqliteCounts
@@ -16,7 +17,9 @@ from .transactions import SqliteTransactions
 from .wal import SqliteLog
 
 
-class Sqlite(SqliteBuckets, SqliteCounts, SqliteTransactions, SqliteLog, SqliteErrors, SqliteTables, SqliteCensus, SqliteChecks):
+class Sqlite(
+    SqliteBuckets, SqliteBulk, SqliteCounts, SqliteTransactions, SqliteLog, SqliteErrors, SqliteTables, SqliteCensus, SqliteChecks
+):
     """A file beside the site, or a database in memory."""
 
     name = "SQLite"

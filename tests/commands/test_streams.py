@@ -47,6 +47,9 @@ COMMANDS = {
     "top": [],
     "drain": ["--wait", "5"],
     "deploy": ["systemd"],
+    "export": [],
+    "import": ["saved.jsonl", "--skip"],
+    "move": ["--to", "sqlite:///moved.db", "--yes"],
     "completion": ["bash"],
 }
 
@@ -64,6 +67,8 @@ def test_closed_standard_streams_change_nothing(shop, folder, env, command, clos
     """As daemons and cron have them. What is opened next must not get their numbers, nor what is printed."""
     shop.send.raise_flag(1)
     shop.flags.pause("send")
+    shop.flags.export(folder / "saved.jsonl")
+    shop.flags.connections.close_thread()
     words = " ".join(shlex.quote(word) for word in [command, *COMMANDS[command]])
     line = f"{sys.executable} -m flagsweep --app shop:flags {words}"
     done = subprocess.run(f"{line} {closed}", shell=True, capture_output=True, text=True, cwd=folder, env=env, timeout=20)
