@@ -15,9 +15,9 @@ from .patient import Check, Patient
 
 def consumer(patient: Patient) -> Finding:
     """Check that somebody does what is due."""
-    running = [c for c in patient.status["consumers"] if c["mode"] in STAYING and c["alive"]]
+    running = [c for c in patient.entered if c["mode"] in STAYING and c["alive"]]
     due = sum(due for kind, _, _, due, _ in patient.counts if patient.known(kind))
-    if any(c["alive"] is None for c in patient.status["consumers"]):
+    if any(c["alive"] is None for c in patient.entered):
         return Finding("warn", "consumer", "this user cannot see whether it lives", "call doctor as the user that runs it")
     if running:
         who = "consumer {id} (pid {pid} on {host}, since {started_at:.19}Z) runs".format(**running[0])
@@ -47,7 +47,7 @@ def gates(patient: Patient) -> Finding:
 
 def leftovers(patient: Patient) -> Finding:
     """Look for what dead consumers left; the next one that starts clears it away."""
-    dead = [c for c in patient.status["consumers"] if c["alive"] is False]
+    dead = [c for c in patient.entered if c["alive"] is False]
     if not dead:
         return Finding("ok", "dead consumers", "none left anything")
     who = names(f"{c['id']} (pid {c['pid']})" for c in dead)

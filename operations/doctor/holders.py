@@ -118,7 +118,7 @@ def _as_consumer(patient: Patient, pid: int) -> str:
     """Return which consumer a process is, if it is one."""
     if not patient.reached:
         return ""
-    return next((f"consumer {c['id']}: " for c in patient.status["consumers"] if c["pid"] == pid and c["alive"]), "")
+    return next((f"consumer {c['id']}: " for c in patient.entered if c["pid"] == pid and c["alive"]), "")
 
 
 def _fix(patient: Patient, pids: frozenset[int]) -> str:

@@ -15,6 +15,7 @@ from ...sweep.records import totals
 from ..gate_info import GateInfo
 from ..schedule_info import ScheduleInfo, rows_of
 from ..site import Site
+from ..status import consumers
 from .finding import Finding
 
 
@@ -31,8 +32,9 @@ class Patient:
         """Whether the database answers, and has our tables."""
 
     @cached_property
-    def status(self) -> dict[str, Any]:
-        return self.site.status()
+    def entered(self) -> list[dict[str, Any]]:
+        """Who is entered as a consumer, as status says it: with whether it lives, where this user may see that."""
+        return consumers(self.store)
 
     @cached_property
     def consumers(self) -> list[Consumer]:
@@ -42,7 +44,7 @@ class Patient:
     @cached_property
     def living(self) -> set[int]:
         """The ids of consumers that live, as far as that can be seen."""
-        return {each["id"] for each in self.status["consumers"] if each["alive"]}
+        return {each["id"] for each in self.entered if each["alive"]}
 
     def threads(self) -> dict[str, int]:
         """Return how many of the site's connections each lane may use at the same time: its event loop has one, too."""

@@ -56,7 +56,7 @@ def test_what_waits_since_its_options_say_so_needs_no_mending(db_path, clock):
 
 def test_a_consumer_whose_life_this_user_cannot_see_is_not_called_dead(flags, monkeypatch):
     consumer = {"id": 1, "mode": "run", "pid": 1, "host": "h", "started_at": "2026-01-01T00:00:00+00:00", "alive": None}
-    monkeypatch.setattr(flags, "status", lambda: {"lanes": {}, "consumers": [consumer]})
+    monkeypatch.setattr("flagsweep.operations.doctor.patient.consumers", lambda store: [consumer])
     assert found(flags, "consumer").level == "warn"
     assert found(flags, "dead consumers").level == "ok"
 
