@@ -10,9 +10,10 @@ from typing import Any
 from ...config import SECOND
 from ...consumer.keeper import OVERDUE
 from ...gates.shut import ALL
-from ...models import Consumer, Counts, Schedule
+from ...models import Consumer, Counts, Schedule, gates
 from ...sweep.records import totals
 from ..gate_info import GateInfo
+from ..promises import closed_gates
 from ..schedule_info import ScheduleInfo, rows_of
 from ..site import Site
 from ..status import consumers
@@ -72,8 +73,10 @@ class Patient:
     @cached_property
     def closed(self) -> dict[tuple[str, str], GateInfo]:
         """The gates that are closed just now, by sort and name; those of buckets and schedules are left out."""
-        gates = (gate for gate in self.site.gates() if gate.closed and not gate.bucket and gate.sort != "schedule")
-        return {(gate.sort, gate.name): gate for gate in gates}
+        site = self.site
+        with site.connections.lent("gates could not be read") as db, self.dialect.lenient(db):
+            rows = gates(db)
+        return closed_gates(rows, {kind: site.handler_of(kind) for kind in site.handled}, site.settings, self.now)
 
     def gate_before(self, kind: str) -> GateInfo | None:
         """Return the closed gate behind which flags of a kind wait; None: there is none."""
