@@ -28,6 +28,10 @@ def retry(given: Given, ids: tuple[int, ...], kind: str | None, everything: bool
     """Let dead flags wait again from scratch.
 
     Flags that wait for another attempt after a failure are due at once.
+
+    \b
+    flagsweep retry 17 18
+    flagsweep retry --kind send_mail
     """
     _check_choice(ids, kind, everything)
     flags = given.any_site()
@@ -47,7 +51,12 @@ def retry(given: Given, ids: tuple[int, ...], kind: str | None, everything: bool
 @YES
 @click.pass_obj
 def discard(given: Given, ids: tuple[int, ...], kind: str | None, everything: bool, reason: str, yes: bool) -> None:
-    """Drop dead flags for good, with a line of history for each."""
+    """Drop dead flags for good, with a line of history for each.
+
+    \b
+    flagsweep discard 17 --reason "left the club"
+    flagsweep discard --kind send_mail --yes
+    """
     _check_choice(ids, kind, everything)
     flags = given.any_site()
     if not ids:
@@ -119,7 +128,11 @@ def _name_missed(
 @click.argument("key")
 @click.pass_obj
 def lower(given: Given, kind: str, key: str) -> None:
-    """Take one flag down, whatever its state. A handler that runs just now is not stopped."""
+    """Take one flag down, whatever its state. A handler that runs just now is not stopped.
+
+    \b
+    flagsweep lower send_mail '{"user_id":17}'
+    """
     flags = given.any_site()
     if not flags.lower(kind, key):
         raise Failure(f"no flag of kind {kind!r} with the key {key!r} is up; 'flagsweep list --kind {kind}' shows those that are")

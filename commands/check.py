@@ -49,6 +49,10 @@ def check(ctx: click.Context, dead_since: float, no_consumer: bool, as_json: boo
     """Say in one line whether all is well, for monitoring.
 
     Exit codes are those of Nagios: 0 fine, 1 warning, 2 critical, 3 unknown: it could not be asked.
+
+    \b
+    flagsweep check
+    flagsweep check --dead-since 1h --json
     """
     given: Given = ctx.obj
     try:

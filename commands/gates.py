@@ -38,6 +38,10 @@ def pause(given: Given, reason: str, until: str | None, **what: Any) -> None:
     """Have no flag of KIND start, or of a lane, or at all.
 
     What runs goes on, and flags can be raised. A running consumer sees it within a second.
+
+    \b
+    flagsweep pause send_mail --reason "provider moves" --until 2h
+    flagsweep pause --lane mail
     """
     name, meant = _meant(what)
     log_to_stderr(logging.DEBUG if given.debug else logging.WARNING, given.debug)
@@ -52,7 +56,12 @@ def pause(given: Given, reason: str, until: str | None, **what: Any) -> None:
 @ALL
 @click.pass_obj
 def resume(given: Given, **what: Any) -> None:
-    """Let go on what was paused by that name. --all ends only the pause of all."""
+    """Let go on what was paused by that name. --all ends only the pause of all.
+
+    \b
+    flagsweep resume send_mail
+    flagsweep resume --all
+    """
     name, meant = _meant(what)
     done = given.any_site().resume(**meant)
     text = f"resumed {name}" if done else f"{name}: not paused; 'flagsweep gates' shows what is"
@@ -78,7 +87,11 @@ def _option(what: dict[str, Any]) -> str:
 @AS_JSON
 @click.pass_obj
 def gates(given: Given, as_json: bool) -> None:
-    """Show what is closed or limited just now, and why."""
+    """Show what is closed or limited just now, and why.
+
+    \b
+    flagsweep gates
+    """
     flags = given.any_site()
     found = flags.gates()
     if as_json:
@@ -146,6 +159,10 @@ def lane(given: Given, name: str, threads: str) -> None:
     """Give a lane more threads, or fewer, while its consumer runs.
 
     More begin at once, fewer as they end what they do. It stays so until --threads default.
+
+    \b
+    flagsweep lane mail --threads 8
+    flagsweep lane mail --threads default
     """
     if threads != "default" and not threads.isdecimal():
         raise Misuse(f"--threads must be a whole number from 1 to 1000, or 'default', got {threads!r}")

@@ -21,6 +21,10 @@ def kinds(given: Given, as_json: bool) -> None:
 
     Runs a minute are those of the last five minutes. The rest is of the last day: the share of attempts that succeeded, what
     half of the runs and 95 % of them stay under, and the handler's time in all threads.
+
+    \b
+    flagsweep kinds
+    flagsweep kinds --json
     """
     found = given.any_site().kinds()
     if as_json:

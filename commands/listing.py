@@ -28,7 +28,12 @@ from .words import span
 @AS_JSON
 @click.pass_obj
 def list_flags(given: Given, limit: int, as_json: bool, **conditions: Any) -> None:
-    """List flags, without their payloads."""
+    """List flags, without their payloads.
+
+    \b
+    flagsweep list --state dead
+    flagsweep list --kind send_mail --due --limit 20
+    """
     flags = given.any_site()
     lane = conditions["lane"]
     if lane not in (None, NOBODY, *flags.lane_names()):
@@ -56,7 +61,11 @@ def _flag_row(flag: FlagInfo, now: int) -> list[str]:
 @AS_JSON
 @click.pass_obj
 def show(given: Given, id: int, as_json: bool) -> None:
-    """Show one flag with its payload and its error."""
+    """Show one flag with its payload and its error.
+
+    \b
+    flagsweep show 17
+    """
     flags = given.any_site()
     found = flags.find(id=id)
     if not found:

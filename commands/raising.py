@@ -34,6 +34,10 @@ def raise_flag(given: Given, kind: str, arguments: str, at: str | None, as_json:
     """Raise a flag of KIND.
 
     JSON holds the handler's arguments: an object with their names, '{"user_id": 17}', or an array, '[17]'; - reads it from stdin.
+
+    \b
+    flagsweep raise send_mail '{"user_id": 17}'
+    flagsweep raise send_mail '[17]' --delay 5m
     """
     if at is not None and options["delay"] is not None:
         raise click.UsageError("give --delay or --at, not both")

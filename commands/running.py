@@ -31,7 +31,12 @@ LOG = click.option("--log", "form", type=click.Choice(["text", "json"]), help="H
 @LOG
 @click.pass_obj
 def run(given: Given, listen: str | None, form: str | None) -> None:
-    """Be the consumer: sweep until SIGTERM or Ctrl-C."""
+    """Be the consumer: sweep until SIGTERM or Ctrl-C.
+
+    \b
+    flagsweep run
+    flagsweep --app work:flags run
+    """
     flags = given.site()
     # A site's own Huey tells of its tasks as its own consumer would have it.
     log_to_stderr(
@@ -62,6 +67,10 @@ def sweep(given: Given, lane: str | None, force: bool, limit: int | None, form: 
     """Do what is due and exit: for cron, or beside a running consumer.
 
     Attempts that fail are named on stderr. They are not a failure of the sweep: their flags wait for the next attempt.
+
+    \b
+    flagsweep sweep
+    flagsweep sweep --lane mail --limit 100
     """
     flags = given.site()
     level = logging.DEBUG if given.debug else logging.WARNING

@@ -36,7 +36,12 @@ class InOrder(Group):
 
 @click.group(cls=InOrder)
 def schedule() -> None:
-    """Look after schedules, which raise flags at their times."""
+    """Look after schedules, which raise flags at their times.
+
+    \b
+    flagsweep schedule list
+    flagsweep schedule add weekly send_report --cron "0 4 * * 1"
+    """
 
 
 NAME = click.argument("name")
@@ -64,7 +69,11 @@ def _plan(command: Callable[..., Any]) -> Callable[..., Any]:
 @AS_JSON
 @click.pass_obj
 def list_schedules(given: Given, as_json: bool) -> None:
-    """List schedules: their next times, how the last run ended, what a hand has changed."""
+    """List schedules: their next times, how the last run ended, what a hand has changed.
+
+    \b
+    flagsweep schedule list
+    """
     flags = given.any_site()
     found = flags.schedules.list()
     if as_json:
@@ -98,7 +107,11 @@ def add(given: Given, name: str, kind: str, as_json: bool, **plan: Any) -> None:
 @AS_JSON
 @click.pass_obj
 def edit(given: Given, name: str, as_json: bool, **plan: Any) -> None:
-    """Change a schedule: what is not named stays as it is. It wins over what the code says."""
+    """Change a schedule: what is not named stays as it is. It wins over what the code says.
+
+    \b
+    flagsweep schedule edit weekly --every 10m
+    """
     if not any(value is not None for value in plan.values()):
         raise click.UsageError("what is to be changed? Name it, such as --every 10m")
     _change(given, as_json, lambda flags, given: flags.schedules.edit(name, **given), plan)
@@ -111,7 +124,11 @@ def edit(given: Given, name: str, as_json: bool, **plan: Any) -> None:
 @AS_JSON
 @click.pass_obj
 def pause(given: Given, name: str, until: str | None, reason: str, as_json: bool) -> None:
-    """Have a schedule not fire until it is resumed. What runs goes on."""
+    """Have a schedule not fire until it is resumed. What runs goes on.
+
+    \b
+    flagsweep schedule pause weekly --until 2h --reason "holidays"
+    """
     flags = given.any_site()
     _show(flags.schedules.pause(name, reason, parse_end(until)), flags.clock.now(), as_json)
 
@@ -121,7 +138,11 @@ def pause(given: Given, name: str, until: str | None, reason: str, as_json: bool
 @AS_JSON
 @click.pass_obj
 def resume(given: Given, name: str, as_json: bool) -> None:
-    """Have a paused schedule fire again. What it has missed is done as its --missed says."""
+    """Have a paused schedule fire again. What it has missed is done as its --missed says.
+
+    \b
+    flagsweep schedule resume weekly
+    """
     flags = given.any_site()
     _show(flags.schedules.resume(name), flags.clock.now(), as_json)
 
@@ -131,7 +152,11 @@ def resume(given: Given, name: str, as_json: bool) -> None:
 @AS_JSON
 @click.pass_obj
 def run(given: Given, name: str, as_json: bool) -> None:
-    """Raise a schedule's flag just now. Its times stay as they are."""
+    """Raise a schedule's flag just now. Its times stay as they are.
+
+    \b
+    flagsweep schedule run weekly
+    """
     raised = given.any_site().schedules.run_now(name)
     if as_json:
         print_json(raised._asdict())
@@ -144,7 +169,11 @@ def run(given: Given, name: str, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def remove(given: Given, name: str, yes: bool) -> None:
-    """Strike a schedule off that no code declares. Its flag, if it is up, stays."""
+    """Strike a schedule off that no code declares. Its flag, if it is up, stays.
+
+    \b
+    flagsweep schedule remove weekly
+    """
     flags = given.any_site()
     if any(info.name == name for info in flags.schedules.list()):
         ask(f"Remove the schedule {name}?", yes)
@@ -157,7 +186,11 @@ def remove(given: Given, name: str, yes: bool) -> None:
 @AS_JSON
 @click.pass_obj
 def reset(given: Given, name: str, as_json: bool) -> None:
-    """Undo what was changed by hand: the schedule is again as the code says."""
+    """Undo what was changed by hand: the schedule is again as the code says.
+
+    \b
+    flagsweep schedule reset weekly
+    """
     flags = given.any_site()
     _show(flags.schedules.reset(name), flags.clock.now(), as_json)
 

@@ -16,7 +16,12 @@ from .locate import Given
 @click.option("--sql", is_flag=True, help="Print the SQL that makes them in an empty database, and leave the database alone.")
 @click.pass_obj
 def init(given: Given, sql: bool) -> None:
-    """Create the tables, or upgrade them. Doing it again does no harm."""
+    """Create the tables, or upgrade them. Doing it again does no harm.
+
+    \b
+    flagsweep init
+    flagsweep init --sql | psql site
+    """
     flags = given.any_site()
     if sql:
         for statement in script(flags.connections.dialect):

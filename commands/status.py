@@ -23,7 +23,12 @@ from .words import span
 @AS_JSON
 @click.pass_obj
 def status(given: Given, as_json: bool) -> None:
-    """Show what is up in each lane, and who sweeps."""
+    """Show what is up in each lane, and who sweeps.
+
+    \b
+    flagsweep status
+    flagsweep status --json
+    """
     flags = given.any_site()
     report = flags.status()
     if as_json:
@@ -79,6 +84,10 @@ def doctor(ctx: click.Context, as_json: bool, graded: bool) -> None:
     """Check the database and what it stands on.
 
     The exit code is 1 where something fails; a warning leaves it at 0. With --exit-code a monitor tells them apart.
+
+    \b
+    flagsweep doctor
+    flagsweep doctor --json
     """
     found = ctx.obj.any_site().doctor()
     findings = [replace(finding, text=ctx.obj.as_called(finding.text), fix=ctx.obj.as_called(finding.fix)) for finding in found]

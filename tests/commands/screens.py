@@ -20,6 +20,7 @@ class Terminal:
         self._stream.attach(self._screen)
         self.sent = b""
         self.code = None
+        env = {name: value for name, value in env.items() if name not in ("COLUMNS", "LINES")}  # They win over its size.
         self.pid, self.fd = pty.fork()
         if not self.pid:
             try:
