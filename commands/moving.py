@@ -47,6 +47,10 @@ def export(given: Given, kind: str | None, state: str | None, history: bool, out
     """Write flags, schedules, gates and history as lines of JSON.
 
     All lines are of one moment. Nothing waits for it: no lock is held, and what reads the output may be as slow as it likes.
+
+    \b
+    flagsweep export --out site.jsonl
+    flagsweep export | gzip > site.jsonl.gz
     """
     flags = given.any_site()
     total = _total(flags)
@@ -81,6 +85,9 @@ def import_file(given: Given, file: str, replace: bool, skip: bool, dry_run: boo
     All lines are verified before the first is imported. What is there to the letter is left alone, so that the same import goes
     on where it was cut off. The exit code is 1 where something is there with other contents, and neither --replace nor --skip
     says what becomes of it.
+
+    \b
+    flagsweep import site.jsonl
     """
     if replace and skip:
         raise click.UsageError("--replace and --skip exclude each other")
@@ -134,6 +141,9 @@ def move(given: Given, to: str, yes: bool, as_json: bool) -> None:
     Both must be without a running consumer. This one is paused, and stays as it is; the other one is compared with it to the
     last row before it is opened. Whatever ends this, the same command goes on where it was; after it was done, it raises there
     what was raised here since.
+
+    \b
+    flagsweep move --to postgresql://site@db.internal/site
     """
     flags = given.any_site()
     url = sys.stdin.readline().strip() if to == "-" else to  # A command line is for all eyes.

@@ -12,7 +12,6 @@ from click.testing import CliRunner
 from screens import Terminal
 
 from flagsweep import cli
-from flagsweep.commands.group import COMMANDS
 from flagsweep.commands.tables import width_of
 
 
@@ -121,10 +120,3 @@ def test_a_pipe_gets_neither_colours_nor_other_escapes(crowded, monkeypatch, com
 def test_what_reads_has_json(command):
     path = (command, *(word for word in READING[command] if word == "list"))
     assert "--json" in flagsweep(*path, "--help").stdout
-
-
-def test_every_command_that_reads_is_tried():
-    """A command that has --json and changes nothing shows something: it is to be readable."""
-    acting = {"raise", "sweep", "drain", "schedule"}
-    shows = {path[0] for path, each in LEAVES.items() if any(param.name == "as_json" for param in each.params)} - acting
-    assert shows <= set(READING) and set(READING) <= set(COMMANDS)
