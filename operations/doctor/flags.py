@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from contextlib import suppress
+from difflib import get_close_matches
+
 from ...adapters.rows import OwnRows
 from ...config import SECOND
+from ...models import fact
 from ...sweep.claims import Store
 from .finding import Finding, as_date, names
 from .patient import Check, Patient
@@ -22,10 +28,23 @@ def kinds(patient: Patient) -> Finding:
         return Finding("ok", "kinds", text)
     if unknown:
         count = patient.total("waiting", lambda kind: not patient.known(kind))
-        text = f"no handler is registered for {names(unknown)}; flags that wait for one: {count}"
-        fix = "register a handler for the kind, name it in the aliases= of another, or take the flags down with 'flagsweep lower'"
+        text = f"no handler is registered for {names(unknown)}; flags that wait for one: {count}{_served(patient, unknown)}"
+        near = [close[0] for kind in unknown if (close := get_close_matches(kind, patient.site.handlers, 1))]
+        of = f"that of {names(dict.fromkeys(near))}, if it was renamed" if near else "another"
+        fix = f"register a handler for the kind, name it in the aliases= of {of}, or take the flags down with 'flagsweep lower'"
         return Finding("warn", "kinds", text, fix)
     return Finding("ok", "kinds", f"handlers for {names(sorted(patient.site.handlers))}")
+
+
+def _served(patient: Patient, kinds: Iterable[str]) -> str:
+    """Return who served the kinds last, as consumers have noted it."""
+    told = []
+    for kind in kinds:
+        note = fact(patient.store.connections.engine, f"kind:{kind}")
+        with suppress(ValueError, TypeError, KeyError, AttributeError, OverflowError):  # A hand has damaged it, or there is none.
+            said = json.loads(note.value)  # type: ignore[union-attr]
+            told.append(f"{kind} was served by {said['app']} on {said['host']} ({as_date(note.at)})")  # type: ignore[union-attr]
+    return f"; {names(told, 3)}" if told else ""
 
 
 def kinds_in_settings(patient: Patient) -> list[Finding]:

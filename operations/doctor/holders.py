@@ -129,7 +129,11 @@ def _fix(patient: Patient, pids: frozenset[int]) -> str:
     if os.getpid() in known:
         return f"commit, or roll back, what this process has open, before doctor is asked; {waits}"
     if any(_as_consumer(patient, pid) for pid in known):
-        return f"a handler of it writes for long ('flagsweep list --state claimed'): have it commit in smaller parts; {waits}"
+        atomic = sorted(handler.kind for handler in patient.site.handlers.values() if handler.options.atomic)
+        which = f"; {names(atomic)} {'is' if len(atomic) == 1 else 'are'} atomic, and so its whole run" if atomic else ""
+        return (
+            f"a handler of it writes for long ('flagsweep list --state claimed'{which}): have it commit in smaller parts; {waits}"
+        )
     return f"have it commit, or end it ('kill {known[0]}': SQLite takes back what it has not committed); {waits}"
 
 

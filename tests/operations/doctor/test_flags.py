@@ -6,6 +6,7 @@ from peewee import BooleanField, Model, TextField
 from rig import FakeClock, plain
 
 from flagsweep import FlagSweep
+from flagsweep.models import Fact
 
 
 def test_flags_of_a_kind_without_handler_are_counted(flags, db_path):
@@ -20,6 +21,22 @@ def test_flags_of_a_kind_without_handler_are_counted(flags, db_path):
     assert finding.level == "warn" and "gone; flags that wait for one: 1" in finding.text
     other.handler("new", aliases="gone")(lambda: None)
     assert found(other, "kinds").level == "ok"
+
+
+def test_who_had_the_handler_of_a_kind_is_told_and_which_it_may_be_now(flags_anywhere):
+    flags = flags_anywhere
+    flags.handler("send_mail")(lambda: None).raise_flag()
+    flags.store.note_served(flags._duties().served(), flags.clock.now())
+    flags.clock.advance(3600)
+    renamed = FlagSweep(flags.settings.database, clock=flags.clock)
+    renamed.handler("send_mails")(lambda: None)
+    finding = found(renamed, "kinds")
+    assert finding.level == "warn" and "send_mail was served by " in finding.text and "(2026-01-01 00:00:00 UTC)" in finding.text
+    assert "in the aliases= of that of send_mails, if it was renamed" in finding.fix
+    with flags.connections.write() as db:
+        Fact.update(value="{").execute(db)
+    assert "was served" not in found(renamed, "kinds").text
+    renamed.connections.close_thread()
 
 
 def test_dead_flags_are_counted(flags, db_path):

@@ -1,10 +1,13 @@
 """What is found of the machine: its SQLite, its clock, the disk."""
 
 import shutil
+from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 from examined import found
 
+from flagsweep import FlagSweep
 from flagsweep.databases import library
 from flagsweep.operations.doctor import machine
 from flagsweep.operations.doctor.patient import Patient
@@ -53,3 +56,22 @@ def test_little_disk_space_is_a_risk(flags, monkeypatch):
     monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1 << 40, 1 << 40, 63 << 20))
     finding = found(flags, "disk space")
     assert (finding.level, finding.text) == ("warn", "63 MiB are free")
+
+
+def test_a_full_disk_fails_whatever_else_can_be_asked(small_disk):
+    flags = FlagSweep(small_disk / "site.db")
+    flags.init()
+    flags.connections.close_thread()
+    assert found(flags, "disk space").level == "warn"
+    with (small_disk / "fill").open("wb", buffering=0) as fill, suppress(OSError):
+        while True:
+            fill.write(bytes(4096))
+    finding = found(flags, "disk space")
+    assert finding.level == "fail" and "0 KiB are free" in finding.text and "free some space" in finding.fix
+    flags.connections.close_thread()
+
+
+def test_a_disk_that_takes_no_more_files_fails(flags, monkeypatch):
+    monkeypatch.setattr(machine.os, "statvfs", lambda path: SimpleNamespace(f_files=100, f_favail=0))
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1 << 40, 1 << 40, 1 << 36))
+    assert "no more files" in found(flags, "disk space").text
