@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-timetables test test-servers test-all matrix faults-short controls faults faults-nightly lint bench bench-quick clean
+.PHONY: help demo demo-timetables test test-servers test-all matrix faults-short controls faults faults-nightly lint docs bench bench-quick clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ lint: $(READY) ## Check style, format and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+docs: $(READY) ## Write the pages that are made from the code
+	$(PY) docs/reference.py
 
 bench: $(READY) ## Measure, beside plain sqlite3 and plain Huey
 	$(PY) benchmarks/bench.py

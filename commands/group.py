@@ -131,15 +131,17 @@ SECTIONS = {
     "Schedules": {
         "schedule": ("schedules.schedule", "Look after schedules, which raise flags at their times."),
     },
+    "Move": {
+        "export": ("moving.export", "Write flags, schedules, gates and history as lines of JSON."),
+        "import": ("moving.import_file", "Read what export wrote from FILE, or from the standard input (-)."),
+        "move": ("moving.move", "Move flags, schedules, gates and history to another database."),
+    },
     "Run": {
         "init": ("setup.init", "Create the tables, or upgrade them."),
         "run": ("running.run", "Be the consumer: sweep until SIGTERM or Ctrl-C."),
         "sweep": ("running.sweep", "Do what is due and exit: for cron, or beside a running consumer."),
         "drain": ("drain.drain", "Have nothing start any more, and wait until nothing runs."),
         "deploy": ("deploy.deploy", "Print the files that have systemd, supervisor, docker or compose keep the consumer."),
-        "export": ("moving.export", "Write flags, schedules, gates and history as lines of JSON."),
-        "import": ("moving.import_file", "Read what export wrote from FILE, or from the standard input (-)."),
-        "move": ("moving.move", "Move flags, schedules, gates and history to another database."),
         "completion": ("completion.completion", "Print what has a shell complete commands, options, and names of the site."),
     },
 }

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from dataclasses import fields
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,12 @@ def test_the_readme_lists_every_setting_and_no_other():
     table = README[README.index("| setting |") :]
     listed = set(re.findall(r"^\| `([a-z_]+)` \|", table, re.MULTILINE))
     assert listed == {f.name for f in fields(Settings)}
+
+
+def test_the_reference_of_the_commands_is_as_they_are():
+    spec = spec_from_file_location("reference", ROOT / "docs" / "reference.py")
+    spec.loader.exec_module(reference := module_from_spec(spec))
+    assert reference.PAGE.read_text(encoding="utf-8") == reference.page(), "run 'make docs': the commands say something else now"
 
 
 def test_what_growing_copies_is_all_there_is(tmp_path, monkeypatch):
