@@ -83,6 +83,30 @@ def test_what_growing_copies_is_all_there_is(tmp_path, monkeypatch):
         site.connections.close_engine()
 
 
+LLMS = (ROOT / "llms.txt").read_text(encoding="utf-8")
+"""What is there for language models, in the form of llmstxt.org."""
+
+
+def test_llms_txt_links_every_page_and_no_other():
+    assert re.match(r"# flagsweep\n\n> ", LLMS)
+    linked = re.findall(r"^- \[[^]]+\]\(([^)]+)\)", LLMS, re.MULTILINE)
+    pages = {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")}
+    assert len(linked) == len(set(linked))
+    assert set(linked) == pages | {"README.md", "CHANGELOG.md"}, (
+        "a page that is new gets a line in llms.txt, one that is gone loses it"
+    )
+
+
+def test_llms_txt_names_the_public_api_and_nothing_that_is_not_there():
+    api = LLMS.partition("## Public API")[2].partition("\n## ")[0]
+    assert {name for name in re.findall(r"`(\w+)`", api) if name[0].isupper() or name == "retry_after"} == set(flagsweep.__all__)
+    for owner, names in re.findall(r"^- `(FlagSweep|Handler)`[^:]*: (.*)$", api, re.MULTILINE):
+        for name in re.findall(r"`(\w+)`", names):
+            assert hasattr(getattr(flagsweep, owner), name), f"{owner}.{name}"
+    for block in blocks(LLMS, "python"):
+        ast.parse(block)
+
+
 def test_every_exported_name_has_a_docstring():
     for name in flagsweep.__all__:
         assert getattr(flagsweep, name).__doc__, name

@@ -71,7 +71,7 @@ ROOMS_OF = {
 
 AT_THE_TOP = {room for rooms in FLOORS for room in rooms if not room.startswith("__")} | {
     *("__init__.py", "__main__.py", "py.typed", "pyproject.toml", "requirements.txt", "Makefile"),
-    *("README.md", "CHANGELOG.md", "LICENSE"),
+    *("README.md", "CHANGELOG.md", "LICENSE", "llms.txt", "MANIFEST.in"),
     *("benchmarks", "docs", "examples", "tests"),
 }
 BESIDE = ("benchmarks", "docs", "examples", "tests")

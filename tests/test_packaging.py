@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -67,6 +68,16 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     package = {name for name in names if not name.startswith("flagsweep-0.1.0.dist-info/")}
     assert package == {f"flagsweep/{source}" for source in SOURCES} | {"flagsweep/py.typed"}
     assert {f"flagsweep/{name}.py" for name in NEEDED} <= package
+
+
+def test_the_source_distribution_has_the_pages_and_what_is_there_for_language_models(tmp_path):
+    aside = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "*.db*")
+    tree = shutil.copytree(ROOT, tmp_path / "tree", ignore=aside)
+    _run("-c", "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])", tmp_path, cwd=tree)
+    (built,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(built) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"llms.txt", "CHANGELOG.md", "docs/operations.md", "docs/cli.md", "README.md", "app.py"} <= names
 
 
 def test_installing_the_wheel_leaves_a_sites_own_modules_as_they_are(site):
