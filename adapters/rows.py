@@ -139,6 +139,11 @@ class OwnRows:
         ours = {str(row[0]) for row in among.for_update(skip_locked=True).execute(db)}
         return {str(row[0]) for row in among.execute(db)} - ours if len(ours) < len(set(keys)) else set()
 
+    def there(self, db: Database, dialect: Dialect, keys: Sequence[str]) -> set[str]:
+        """Return those of these keys that name a row, whether work is owed for it or not."""
+        values = [value for key in keys if (value := self._key.value(key)) is not None]
+        return {str(row[0]) for row in self.model.select(self._key.sql(dialect)).where(self.pk.in_(values)).tuples().execute(db)}
+
     def fields(self) -> list[Field]:
         """Return the columns that the condition names."""
         return list(dict.fromkeys(_fields(self.condition(), set())))

@@ -118,6 +118,7 @@ SECTIONS = {
         "gates": ("gates.gates", "Show what is closed or limited just now, and why."),
         "check": ("check.check", "Say in one line whether all is well, for monitoring."),
         "doctor": ("status.doctor", "Check the database and what it stands on."),
+        "reconcile": ("reconcile.reconcile", "Look for rows and flags that do not fit together, and mend that."),
     },
     "Act": {
         "raise": ("raising.raise_flag", "Raise a flag of KIND."),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # Each view is entered when it is asked for: a consumer, and 
     from .info import FlagInfo
     from .kinds import KindInfo
     from .outlook import Outlook
+    from .reconcile import Discrepancy
     from .results import Result
     from .running import InHand
     from .schedules import Schedules
@@ -242,6 +243,19 @@ class Desk(Site):
         from .doctor.examine import examine
 
         return examine(self)
+
+    def reconcile(self, fix: bool = False, progress: Callable[[str], Any] | None = None) -> list[Discrepancy]:
+        """Return what does not fit together: rows that are work and have no flag, flags whose own row is gone, claims of nobody,
+        kinds that no handler takes, schedules that cannot fire.
+
+        All is looked at some at a time, in short statements.
+
+        :param fix: mend what a sweep would: raise, give back, or drop with a line of history; the rest takes a person.
+        :param progress: called with what is looked at.
+        """
+        from .reconcile import Reconcile
+
+        return Reconcile(self, fix, progress).all()
 
     def export(
         self,

@@ -19,7 +19,7 @@ from ..databases.pages import Pages
 from ..databases.way import FORCED, Way
 from ..errors import ClaimLost
 from ..gates.limits import Took
-from ..models import Consumer, Flag, found
+from ..models import Consumer, Event, Flag, found, record
 from .roll import Roll
 
 KIND = attrgetter("kind")
@@ -295,6 +295,23 @@ class Store(Roll):
         claimers = self._dialect.claimers(self._engine)  # Before the consumers: who claims was entered at that time.
         orphaned = set(claimers) - set(self.peers()) if claimers else ()
         return sum(self._release_all(consumer, now) for consumer in orphaned)
+
+    def release_nobodys(self, now: int) -> int:
+        """Give back what is claimed and says of nobody that has it: a hand has written that."""
+        where = (Flag.state == "claimed", Flag.claimed_by.is_null() | Flag.claim_token.is_null())
+        free = {**dict.fromkeys(("claim_token", "claimed_by", "claimed_at", "claimed_generation")), "state": "waiting"}
+        return self._mend(where, {**free, "due_at": Case(None, [(Flag.due_at > now, now)], Flag.due_at)})
+
+    def drop(self, ids: Sequence[int], reason: str, now: int) -> int:
+        """Drop flags that nobody has claimed, with a line of history for each; return how many."""
+
+        def drop(ids: Sequence[int]) -> int:
+            these = (Flag.id.in_(ids), Flag.state != "claimed")
+            rows = list(Flag.select(Flag.id, Flag.kind, Flag.key).where(*these).execute(self._engine))
+            record(self._engine, [Event(row.id, row.kind, row.key, "discarded", reason) for row in rows], now)
+            return Flag.delete().where(*these).execute(self._engine)
+
+        return self._pages.do(self._engine, [list(ids)], drop)
 
     def adopt(self, before: int, consumer: int) -> None:
         """Have a consumer that goes on under a new id own what it claimed under the one before, after that was given back."""

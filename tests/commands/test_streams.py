@@ -49,6 +49,7 @@ COMMANDS = {
     "deploy": ["systemd"],
     "export": [],
     "import": ["saved.jsonl", "--skip"],
+    "reconcile": [],
     "move": ["--to", "sqlite:///moved.db", "--yes"],
     "completion": ["bash"],
 }
