@@ -15,6 +15,7 @@ import embedded
 import in_process
 import in_request
 import machine
+import moving
 import over
 import servers
 import tasks_of_django
@@ -54,6 +55,7 @@ BENCHMARKS = {
     "old-snapshot": servers.old_snapshot,
     "full-table": servers.full_table,
     "backlog": servers.backlog,
+    "move": moving.move,
 }
 RESULTS = Path(__file__).resolve().parent.parent / "build" / "bench.json"
 
