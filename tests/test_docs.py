@@ -63,48 +63,25 @@ def test_the_reference_of_the_commands_is_as_they_are():
     assert reference.PAGE.read_text(encoding="utf-8") == reference.page(), "run 'make docs': the commands say something else now"
 
 
-def test_what_growing_copies_is_all_there_is(tmp_path, monkeypatch):
+def test_what_growing_moves_is_all_there_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sites = [flagsweep.FlagSweep(f"sqlite:///{name}.db") for name in ("site", "new")]
     for site in sites:
-        site.init()
         site.handler("send", per="user_id", expires="1h")(lambda user_id: 1 / 0).every("1h", arguments=(1,))
+    sites[0].init()
     sites[0].handlers["send"].raise_many([(1,), (2,)])
     sites[0].pause("send", reason="moves"), sites[0].schedules.add("nightly", "send", cron="0 4 * * *", arguments=(3,))
     (copy,) = blocks((ROOT / "docs" / "growing.md").read_text(encoding="utf-8"), "python")
     exec(re.sub(r"postgresql://[^\"]+", "sqlite:///new.db", copy), names := {})
+    assert sites[0].resume()
     old, new = ([site.find(), site.schedules.list(), site.gates()] for site in sites)
     assert new == old and all(old)
     sites[1].resume("send")
     assert +sites[1].sweep() == {"again": 2}
-    for site in (*sites, names["old"], names["new"]):
+    for site in (*sites, names["old"]):
         site.database.close()
         site.connections.close_thread()
         site.connections.close_engine()
-
-
-LLMS = (ROOT / "llms.txt").read_text(encoding="utf-8")
-"""What is there for language models, in the form of llmstxt.org."""
-
-
-def test_llms_txt_links_every_page_and_no_other():
-    assert re.match(r"# flagsweep\n\n> ", LLMS)
-    linked = re.findall(r"^- \[[^]]+\]\(([^)]+)\)", LLMS, re.MULTILINE)
-    pages = {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")}
-    assert len(linked) == len(set(linked))
-    assert set(linked) == pages | {"README.md", "CHANGELOG.md"}, (
-        "a page that is new gets a line in llms.txt, one that is gone loses it"
-    )
-
-
-def test_llms_txt_names_the_public_api_and_nothing_that_is_not_there():
-    api = LLMS.partition("## Public API")[2].partition("\n## ")[0]
-    assert {name for name in re.findall(r"`(\w+)`", api) if name[0].isupper() or name == "retry_after"} == set(flagsweep.__all__)
-    for owner, names in re.findall(r"^- `(FlagSweep|Handler)`[^:]*: (.*)$", api, re.MULTILINE):
-        for name in re.findall(r"`(\w+)`", names):
-            assert hasattr(getattr(flagsweep, owner), name), f"{owner}.{name}"
-    for block in blocks(LLMS, "python"):
-        ast.parse(block)
 
 
 def test_every_exported_name_has_a_docstring():
