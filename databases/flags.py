@@ -27,7 +27,7 @@ Told = tuple[int, str, int]
 
 
 class Rare(NamedTuple):
-    """Hold what few flags have: what a schedule wrote, when the work is not worth doing any more, and the bucket."""
+    """Hold what few flags have: what a schedule wrote, when the work is not worth doing any more, the bucket, and the trace."""
 
     schedule: str | None = None
     zone: str | None = None
@@ -35,6 +35,7 @@ class Rare(NamedTuple):
     missed: int = 0
     expires_at: int | None = None
     bucket: str | None = None
+    trace: str | None = None
 
 
 class Damaged(str):

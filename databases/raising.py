@@ -28,6 +28,8 @@ class Form(NamedTuple):
     """Each raise puts the due time off."""
     scheduled: bool = False
     """A schedule raises it."""
+    traced: bool = False
+    """It is a part of a trace."""
 
 
 class Terms(NamedTuple):
@@ -35,6 +37,7 @@ class Terms(NamedTuple):
 
     :param longest: microseconds from the first raise, by which a debounced flag is due at the latest; None: it is not debounced.
     :param keeps: a flag that waits keeps its payload and expiry.
+    :param trace: the raise's own context, as ``traceparent``, where it is a part of a trace.
     """
 
     priority: int
@@ -44,15 +47,22 @@ class Terms(NamedTuple):
     longest: int | None = None
     keeps: bool = False
     occurrence: Occurrence | None = None
+    trace: str | None = None
 
     @property
     def form(self) -> Form:
         """Which statement it takes."""
-        return Form(self.keeps, self.longest is not None, self.occurrence is not None)
+        return Form(self.keeps, self.longest is not None, self.occurrence is not None, self.trace is not None)
 
     def values(self, kind: Any, key: Any, payload: Any, bucket: Any) -> tuple[Any, ...]:
         """Return what is inserted, in the order of ``columns``."""
-        return (kind, key, payload, bucket, self.priority, self.due_at, self.now, self.expires_at, *(self.occurrence or ()))
+        common = (kind, key, payload, bucket, self.priority, self.due_at, self.now, self.expires_at, *(self.occurrence or ()))
+        return common if self.trace is None else (*common, self.trace)
+
+    @property
+    def traced(self) -> tuple[str, ...]:
+        """The parameter of its trace, where it has one."""
+        return () if self.trace is None else (self.trace,)
 
     @property
     def updating(self) -> tuple[Any, ...]:
@@ -64,9 +74,11 @@ COLUMNS = ("kind", "key", "payload", "bucket", "priority", "due_at", "raised_at"
 """The columns that each raise gives, in the order of ``Terms.values``."""
 SCHEDULED = ("schedule", "zone", "intended", "missed")
 """Those that a schedule gives besides."""
-FORMS = tuple(Form(*each) for each in product((False, True), repeat=3))
+TRACED = ("trace",)
+"""The one that a raise gives which is a part of a trace."""
+FORMS = tuple(Form(*each) for each in product((False, True), repeat=4))
 
 
 def columns(form: Form) -> tuple[str, ...]:
     """Return the columns that a raise of this form gives."""
-    return COLUMNS + SCHEDULED if form.scheduled else COLUMNS
+    return COLUMNS + (SCHEDULED if form.scheduled else ()) + (TRACED if form.traced else ())

@@ -20,6 +20,7 @@ from ..models import Raised, SiteVerbs
 from ..payloads import CHUNK, RESULT_LIMIT, Calls, Item, chunks_of, element, short
 from ..schedules.declared import Declarations, Declared, module_of
 from .options import AS_EVER, OF_CODE, Options, Raise
+from .tracing import is_traced, raising
 
 UNFIT_FOR_ROWS = ("key", "expires", "debounce", "longest", "replace")
 """Options of a raise that do not go with a row of the site's: the row says what is owed, and discovery raises it, too."""
@@ -271,7 +272,12 @@ class Handler(Generic[P, R]):
     def _raised(self, opened: Opened, verbs: Verbs, said: Raise, args: tuple, kwargs: dict) -> Raised:
         item = self._item(opened, args, kwargs)
         terms = said.terms(self.options, self._site.clock.now())
-        raised = verbs.raise_(self.kind, item if said.key is None else item._replace(key=said.key), terms)
+        item = item if said.key is None else item._replace(key=said.key)
+        if is_traced():
+            with raising(self.kind, self.lane) as trace:
+                raised = verbs.raise_(self.kind, item, terms._replace(trace=trace))
+        else:
+            raised = verbs.raise_(self.kind, item, terms)
         if terms.due_at <= terms.now:
             opened.tell(verbs.commits, self.lane, self.kind, terms.priority)
         return raised
@@ -280,7 +286,12 @@ class Handler(Generic[P, R]):
         if said.key:
             raise ConfigError(f"key={said.key!r} names one flag: raise it with raise_flag, or leave the keys to raise_many")
         terms = said.terms(self.options, self._site.clock.now())
-        counts = verbs.raise_many(self.kind, self._chunks(opened, arguments), terms)
+        chunks = self._chunks(opened, arguments)
+        if is_traced():
+            with raising(self.kind, self.lane) as trace:
+                counts = verbs.raise_many(self.kind, chunks, terms._replace(trace=trace))
+        else:
+            counts = verbs.raise_many(self.kind, chunks, terms)
         if terms.due_at <= terms.now:
             opened.tell(verbs.commits, self.lane, self.kind, terms.priority)
         return counts

@@ -18,7 +18,7 @@ from ..databases.errors import DATABASE_ERRORS
 from ..databases.flags import Damaged
 from ..errors import Discard, Retry, Snooze
 from ..gates.fingerprint import fingerprint
-from ..handlers import Handler
+from ..handlers import Handler, tracing
 from ..logs import clean, describe, headline
 from ..models import record
 from ..payloads import encode_result, short
@@ -65,6 +65,18 @@ class Performer:
 
     def perform(self, claimed: Claimed) -> Outcome:
         """Return the outcome of one flag."""
+        if tracing.api() is None:
+            return self._perform(claimed)
+        span = self._span(claimed)
+        outcome = self._perform(claimed)
+        span.end(outcome.counted, outcome.exception, outcome.error)
+        return outcome
+
+    def _span(self, claimed: Claimed) -> tracing.Processing:
+        lane = self.handlers[claimed.kind].lane
+        return tracing.Processing(claimed.kind, lane, claimed.id, claimed.attempts + 1, claimed.rare.trace, claimed.raises)
+
+    def _perform(self, claimed: Claimed) -> Outcome:
         handler = self.handlers[claimed.kind]
         payload = claimed.payload
         if (type(payload) is not dict or claimed.rare is not NO_RARE) and (unfit := self._unfit(claimed)) is not None:
@@ -90,6 +102,14 @@ class Performer:
 
         :param run: says whether the consumer has cancelled it.
         """
+        if tracing.api() is None:
+            return await self._perform_async(claimed, run)
+        span = self._span(claimed)
+        outcome = await self._perform_async(claimed, run)
+        span.end(outcome.counted, outcome.exception, outcome.error)
+        return outcome
+
+    async def _perform_async(self, claimed: Claimed, run: Run) -> Outcome:
         from asyncio import CancelledError  # Whoever gets here has it loaded; all others do without.
 
         handler = self.handlers[claimed.kind]

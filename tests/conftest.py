@@ -104,6 +104,7 @@ _ON_SERVERS = (
     "spare",
     "start",
     "traces",
+    "tracing",
     "upgrade",
 )
 ON_SERVERS = tuple(f"test_{name}.py" for name in _ON_SERVERS)

@@ -13,7 +13,7 @@ from peewee import Database
 from ...payloads import Item
 from ..errors import DATABASE_ERRORS
 from ..flags import Row, Told
-from ..raising import COLUMNS, FORMS, Terms, columns
+from ..raising import FORMS, Terms, columns
 from ..server import Server
 from ..server.flags import CLAIMED, raised, readable, rounds
 from ..statement import Execute, Statement
@@ -29,8 +29,8 @@ RAISE = {
     for form in FORMS
 }
 RAISED_AS = "SELECT raised_as, generation FROM flagsweep_flag WHERE id = ?"
-RAISE_MANY = {form: f"INSERT INTO flagsweep_flag ({', '.join(COLUMNS)}) VALUES {{rows}} {UPSERT[form]}" for form in FORMS}
-ROW = f"({', '.join(['%s'] * len(COLUMNS))})"
+RAISE_MANY = {form: f"INSERT INTO flagsweep_flag ({', '.join(columns(form))}) VALUES {{rows}} {UPSERT[form]}" for form in FORMS}
+ROW = {form: f"({', '.join(['%s'] * len(columns(form)))})" for form in FORMS}
 RAISED_MANY = "SELECT raised_as FROM flagsweep_flag WHERE kind = ? AND key IN ?"
 AGENDA = """
 SELECT kind, priority, min(due_at) FROM flagsweep_flag
@@ -108,7 +108,7 @@ class MysqlFlags(Server):
             # Ordered by key: two requests that raise the same flags in different orders would wait for each other.
             ordered = sorted(found.values(), key=lambda item: item.key.encode())
             values = [value for item in ordered for value in self._values(kind, item, terms)]
-            many = self.sql[RAISE_MANY[terms.form]].format(rows=", ".join([ROW] * len(ordered)))
+            many = self.sql[RAISE_MANY[terms.form]].format(rows=", ".join([ROW[terms.form]] * len(ordered)))
             execute(many, (*values, *terms.updating))
             keys = tuple(item.key.encode() for item in ordered)
             counts.update(row[0] for row in execute(self.sql[RAISED_MANY], (kind.encode(), keys)).fetchall())

@@ -12,7 +12,7 @@ from peewee import Database
 from ...payloads import Item
 from ..flags import Row
 from ..news import news
-from ..raising import COLUMNS, FORMS, Terms, columns
+from ..raising import FORMS, Terms, columns
 from ..server import Server
 from ..server.flags import CLAIMED, SETTLE_ONE, raised, rounds
 from ..statement import Execute, Statement
@@ -32,8 +32,9 @@ RAISE_AND_TELL = {
 # Ordered by key: two requests that raise the same flags in different orders would wait for each other.
 RAISE_MANY = {
     form: f"""
-INSERT INTO flagsweep_flag AS flag ({", ".join(COLUMNS)})
-SELECT %s, key, payload, bucket, %s, %s, %s, %s FROM unnest(%s::text[], %s::text[], %s::text[]) AS item (key, payload, bucket)
+INSERT INTO flagsweep_flag AS flag ({", ".join(columns(form))})
+SELECT %s, key, payload, bucket, %s, %s, %s, %s{", %s" * form.traced}
+FROM unnest(%s::text[], %s::text[], %s::text[]) AS item (key, payload, bucket)
 ORDER BY key COLLATE "C"
 {UPSERT[form]} RETURNING raised_as
 """
@@ -118,7 +119,7 @@ class PostgresqlFlags(Server):
         counts: Counter[str] = Counter()
         for found in rounds(chunk):
             common = (terms.priority, terms.due_at, terms.now, terms.expires_at)
-            parameters = (kind, *common, *map(list, zip(*found.values(), strict=True)), *terms.updating)
+            parameters = (kind, *common, *terms.traced, *map(list, zip(*found.values(), strict=True)), *terms.updating)
             counts.update(row[0] for row in execute(RAISE_MANY[terms.form], parameters).fetchall())
         if self.notify == "raise" and terms.due_at <= terms.now:
             execute(TELL, (news(kind, terms.priority),)).fetchall()

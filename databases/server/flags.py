@@ -56,6 +56,8 @@ def raised(form: Form, old: str, new: Callable[[str], str]) -> str:
     if form.scheduled:
         missed = f"CASE WHEN {{old}}intended IS NULL THEN {new('missed')} ELSE {{old}}missed + 1 + {new('missed')} END"
         sets += [f"missed = {missed}", *(f"{name} = {new(name)}" for name in ("schedule", "zone", "intended"))]
+    if form.traced:
+        sets.append(f"trace = {new('trace')}")
     sets += [
         f"raised_at = {new('raised_at')}",
         "generation = {old}generation + 1",
@@ -92,7 +94,7 @@ _SETTLE_ARGUMENTS = (
 CLAIMED = ", ".join(
     [
         *("due_at", "id", "key", "payload", "attempts", "suspect", "cursor", "generation - covered AS raises"),
-        *("schedule", "zone", "intended", "missed", "expires_at", "bucket"),
+        *("schedule", "zone", "intended", "missed", "expires_at", "bucket", "trace"),
     ]
 )
 """What a claim reads of a flag."""
@@ -192,10 +194,11 @@ def readable(value: Any) -> str:
 
 
 def _readable(row: Sequence[Any]) -> Row:
-    due_at, id, key, payload, attempts, suspect, cursor, raises, schedule, zone, intended, missed, expires_at, bucket = row
-    if raises == 1 and not (attempts or suspect) and cursor is schedule is expires_at is bucket is None:
+    due_at, id, key, payload, attempts, suspect, cursor, raises, *rest = row
+    schedule, zone, intended, missed, expires_at, bucket, trace = rest
+    if raises == 1 and not (attempts or suspect) and cursor is schedule is expires_at is bucket is trace is None:
         return due_at, id, readable(key), parsed(payload), None
-    rare = (readable(schedule), zone, intended, missed, expires_at, readable(bucket))
+    rare = (readable(schedule), zone, intended, missed, expires_at, readable(bucket), readable(trace))
     try:
         going = None if cursor is None else json.loads(cursor)
     except (ValueError, RecursionError) as error:

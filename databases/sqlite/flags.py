@@ -17,7 +17,7 @@ from ...payloads import Item
 from ..dialect import Dialect
 from ..errors import DATABASE_ERRORS
 from ..flags import Damaged, Row
-from ..raising import COLUMNS, FORMS, Form, Terms, columns
+from ..raising import FORMS, Form, Terms, columns
 from ..statement import Execute, Statement
 from ..way import FORCED, Way, is_open
 
@@ -54,7 +54,7 @@ ON CONFLICT (kind, key) DO UPDATE SET
   suspect = CASE flag.state WHEN 'dead' THEN 0 ELSE flag.suspect END,
   strikes = CASE flag.state WHEN 'dead' THEN 0 ELSE flag.strikes END,{debounced if form.debounced else ""}{
         scheduled if form.scheduled else ""
-    }
+    }{" trace = excluded.trace," if form.traced else ""}
   state = CASE flag.state WHEN 'dead' THEN 'waiting' ELSE flag.state END
 """
 
@@ -67,10 +67,11 @@ RAISE = {
 
 RAISE_MANY = {
     form: f"""
-INSERT INTO flagsweep_flag AS flag ({", ".join(COLUMNS)})
+INSERT INTO flagsweep_flag AS flag ({", ".join(columns(form))})
 SELECT ?, CASE type WHEN 'object' THEN value ELSE json_extract(value, '$[0]') END,
   CASE type WHEN 'object' THEN value ELSE json_extract(value, '$[1]') END,
-  CASE type WHEN 'object' THEN NULL ELSE json_extract(value, '$[2]') END, ?, ?, ?, ? FROM json_each(?) WHERE true
+  CASE type WHEN 'object' THEN NULL ELSE json_extract(value, '$[2]') END, ?, ?, ?, ?{", ?" * form.traced}
+FROM json_each(?) WHERE true
 {on_conflict(form)} RETURNING raised_as
 """
     for form in FORMS
@@ -111,9 +112,9 @@ WHERE id IN (
 # What most flags have alike is not said of each: it would be written, read and made an object a thousand times a claim.
 ROW = """json_array(due_at, id, key, json(payload),
   CASE WHEN attempts = 0 AND suspect = 0 AND cursor IS NULL AND generation = covered + 1
-    AND coalesce(schedule, expires_at, bucket) IS NULL THEN NULL
+    AND coalesce(schedule, expires_at, bucket, trace) IS NULL THEN NULL
   ELSE json_array(CAST(attempts AS INTEGER), CAST(suspect AS INTEGER), json(cursor), generation - covered,
-    schedule, zone, intended, missed, expires_at, bucket) END)"""
+    schedule, zone, intended, missed, expires_at, bucket, trace) END)"""
 
 # The index by name: after an ANALYZE beside one large claim SQLite would rather read the whole table, from then on.
 CLAIMED = "FROM flagsweep_flag INDEXED BY flagsweep_claimed WHERE state = 'claimed' AND claimed_by = ? AND claim_token = ?"
@@ -206,7 +207,7 @@ class SqliteFlags(Dialect):
 
     def raise_many_over(self, execute: Execute, kind: str, chunk: str, terms: Terms) -> Counter[str]:
         common = (terms.priority, terms.due_at, terms.now, terms.expires_at)
-        rows = execute(RAISE_MANY[terms.form], (kind, *common, chunk, *terms.updating)).fetchall()
+        rows = execute(RAISE_MANY[terms.form], (kind, *common, *terms.traced, chunk, *terms.updating)).fetchall()
         return Counter(row[0] for row in rows)
 
     def retrying(self, ids: Sequence[int], now: int) -> Statement:

@@ -5,9 +5,12 @@ import shutil
 
 import pytest
 from layers import LAYERS, TABLE, Mysqlclient, Psycopg, opened
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
 from rig import FakeClock, let_go
 
 from flagsweep import ConfigError, FlagSweep, FlagSweepError, NotDone, NotReady
+from flagsweep.models import Flag
 
 CASES = [(database, layer) for database, layers in LAYERS.items() for layer in layers]
 
@@ -267,3 +270,14 @@ def test_a_raise_over_a_connection_can_be_kept_elsewhere(flags, layer, send):
     layer.commit()
     kept = pickle.loads(pickle.dumps(raised))
     assert (kept, kept.generation) == (raised, 1) and flags.result(kept).state == "waiting"
+
+
+def test_a_raise_over_any_layer_takes_its_trace_along(flags, layer, send, monkeypatch):
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", TracerProvider())
+    with trace.get_tracer("site").start_as_current_span("request") as span:
+        send.raise_flag(1), send.raise_many([(2,), (3,)])
+    layer.commit()
+    with flags.connections.lent("asked") as db:
+        traces = [flag.trace.split("-") for flag in Flag.select().execute(db)]
+    assert len(traces) == 3
+    assert {each[1] for each in traces} == {f"{span.get_span_context().trace_id:032x}"}
