@@ -274,6 +274,7 @@ def test_a_raise_over_a_connection_can_be_kept_elsewhere(flags, layer, send):
 
 def test_a_raise_over_any_layer_takes_its_trace_along(flags, layer, send, monkeypatch):
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", TracerProvider())
+    layer.begin()
     with trace.get_tracer("site").start_as_current_span("request") as span:
         send.raise_flag(1), send.raise_many([(2,), (3,)])
     layer.commit()
