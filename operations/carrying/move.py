@@ -104,10 +104,10 @@ class Move:
         :raises FlagSweepError: where the target holds what is not of this move.
         """
         began = time.monotonic()
-        refuse_same(self._here.connections, self._there.connections)
-        schema.require(self._here.connections)
-        schema.init_file(self._there.connections, self._clock.now())
         try:
+            refuse_same(self._here.connections, self._there.connections)
+            schema.require(self._here.connections)
+            schema.init_file(self._there.connections, self._clock.now())
             moved, late = self._is_done(), 0
             if moved:
                 late = self._raise_what_is_late()
@@ -310,7 +310,7 @@ def move(site: Site, to: Any, progress: Callable[[str, int, int], Any] | None = 
 
 
 NAMES = {"flag": ("flag", "flags"), "schedule": ("schedule", "schedules"), "history": ("line of history", "lines of history")}
-TABLES = tuple(f"flagsweep_{name}" for name in ("flag", "history", "schedule", "gate", "count", "fact", "consumer", "pulse"))
+TABLES = (*(shape.table for shape in shapes().values()), "flagsweep_consumer", "flagsweep_pulse")
 """The tables that nobody may write, or that are asked, at the end."""
 WITH_IDS = tuple(f"flagsweep_{name}" for name in ("flag", "history", "consumer"))
 """The tables whose ids go on there."""
