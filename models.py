@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from peewee import (
@@ -37,12 +38,14 @@ from peewee import (
     NodeList,
     SmallIntegerField,
     TextField,
+    fn,
 )
 
 from .databases.connections import Connections
+from .databases.deaths import Group
 from .databases.errors import DATABASE_ERRORS
 from .databases.gates import sound
-from .databases.pages import Pages, Progress
+from .databases.pages import PAGE, Pages, Progress
 from .databases.raising import Terms
 from .errors import DatabaseAway, NotReady
 from .payloads import CHUNK_BYTES, Item
@@ -59,6 +62,16 @@ MANY = 100
 
 PATIENCE = 0.2
 """Seconds for which a server counts what is up for somebody who looks on; then there is at least as much as it has said."""
+
+
+SOME = 2000
+"""Dead flags of a group that are counted where a server would take too long to count all."""
+
+Keep = Callable[[str | None], bool] | None
+"""Says of an error whether its flag is meant."""
+
+Pace = tuple[int, int, int] | None
+"""So many flags within so many microseconds, and how many came before."""
 
 
 class Counts(list[tuple]):
@@ -407,13 +420,26 @@ class SiteVerbs:
             found = next(iter(query.limit(1).tuples().execute(db)), None)
         return None if found is None else str(found[0])
 
-    def find(self, where: Iterable[Any], limit: int | None = None) -> list[Flag]:
-        """Return the flags that meet all the conditions, lowest id first."""
+    def find(self, where: Iterable[Any], limit: int | None = None, keep: Keep = None) -> list[Flag]:
+        """Return the flags that meet all the conditions, lowest id first.
+
+        :param keep: which errors are meant.
+        """
         query = Flag.select().order_by(Flag.id).limit(limit)
         for condition in where:
             query = query.where(condition)
         with self.connections.lent("flags could not be read") as db, self.dialect.lenient(db):
+            if keep is not None:
+                ids = list(islice((id for some in found(db, list(where), keep) for id in some), limit))
+                query = Flag.select().order_by(Flag.id).where(Flag.id.in_(ids))
             return list(query.execute(db))
+
+    def count(self, where: Sequence[Any], keep: Keep = None) -> int:
+        """Return how many flags meet all the conditions."""
+        with self.connections.lent("flags could not be counted") as db, self.dialect.lenient(db):
+            if keep is not None:
+                return sum(len(ids) for ids in found(db, where, keep))
+            return int(next(iter(Flag.select(fn.COUNT(SQL("*"))).where(*where).tuples().execute(db)))[0])
 
     def counts(self, now: int, patience: float | None = PATIENCE) -> Counts:
         """Return (kind, state, how many, how many due, earliest due time) for what is up.
@@ -442,6 +468,41 @@ class SiteVerbs:
         with self.connections.lent("kinds could not be read") as db, self.dialect.lenient(db):
             return [_as_text(kind) for kind in self.dialect.kinds_in(db, "dead")]
 
+    def graves(self, kind: str | None, most: int, patience: float | None = PATIENCE) -> list[tuple[Any, ...]]:
+        """Return (kind, what they died of, how many, when the first and the last died, whether all were counted) of the dead."""
+        with self.connections.lent("dead flags could not be read") as db, self.dialect.lenient(db):
+            rows = self.dialect.grouped(db, kind, most, patience)
+            if rows is not None:
+                return [(*row, True) for row in rows]
+            groups = islice((group for group in self.dialect.dead_groups(db) if kind in (None, group[0])), most)
+            some = (self.dialect.some_of(db, group, SOME) for group in groups)
+            return [(*row, row[2] < SOME) for row in some if row[2]]
+
+    def latest_dead(self, group: Group, most: int) -> list[tuple[int, Any, Any, Any]]:
+        """Return id, key, died_at and error of those of a group that died last."""
+        with self.connections.lent("dead flags could not be read") as db, self.dialect.lenient(db):
+            return self.dialect.latest_of(db, group, most)
+
+    def retry_dead(self, where: Sequence[Any], now: int, keep: Keep = None, rate: Pace = None, progress: Progress = None) -> int:
+        """Let dead flags wait again from scratch; return how many.
+
+        :param keep: which errors are meant, of flags that meet all the conditions.
+        :param rate: so many within so many microseconds, and how many came before: each is due in its turn. None: all at once.
+        """
+        turn = rate[2] if rate else 0
+
+        def again(ids: Sequence[int]) -> int:
+            nonlocal turn
+            dead = [row[0] for row in Flag.select(Flag.id).where(Flag.id.in_(ids), Flag.state == "dead").tuples().execute(db)]
+            done = self.dialect.retry(db, dead, now) if dead else 0
+            if rate and dead:
+                self.dialect.space(db, sorted(dead), now, turn, rate[0], rate[1])
+                turn += len(dead)
+            return done
+
+        with self.connections.lent("flags were not retried") as db, self.dialect.lenient(db):
+            return self._pages.do(db, found(db, [Flag.state == "dead", *where], keep), again, progress)
+
     def retry(self, where: Sequence[Any], now: int, progress: Progress = None) -> int:
         """Let dead flags wait again from scratch, and those backing off be due at once; return how many."""
         done = 0
@@ -458,6 +519,7 @@ class SiteVerbs:
         kinds: Sequence[str] = (),
         lower: Callable[[Iterable[Flag]], None] = lambda flags: None,
         progress: Progress = None,
+        keep: Keep = None,
     ) -> int:
         """Drop dead flags and keep a line of history for each; return how many.
 
@@ -471,7 +533,7 @@ class SiteVerbs:
             return self.dialect.drop_dead(db, ids, reason, now)
 
         with self.connections.lent("flags were not discarded") as db:
-            return self._pages.do(db, found(db, [Flag.state == "dead", *where]), drop, progress)
+            return self._pages.do(db, found(db, [Flag.state == "dead", *where], keep), drop, progress)
 
     def lower_one(self, kind: str, key: str, now: int) -> bool:
         """Take a flag down, whatever its state; a handler that runs just now goes on, and its result counts for nothing."""
@@ -483,12 +545,21 @@ class SiteVerbs:
         return bool(found)
 
 
-def found(db: Database, where: Sequence[Any]) -> Iterator[list[int]]:
-    """Yield the ids of the flags that meet all the conditions, upwards, so that it ends whatever others do meanwhile."""
-    last, query = 0, Flag.select(Flag.id).where(*where).order_by(Flag.id).limit(IDS).tuples()
-    while ids := [row[0] for row in query.where(Flag.id > last).execute(db)]:
-        yield ids
-        last = ids[-1]
+def found(db: Database, where: Sequence[Any], keep: Keep = None) -> Iterator[list[int]]:
+    """Yield the ids of the flags that meet all the conditions, upwards, so that it ends whatever others do meanwhile.
+
+    :param keep: which errors are meant.
+    """
+    last, columns, most = 0, (Flag.id,) if keep is None else (Flag.id, Flag.error), IDS if keep is None else PAGE
+    query = Flag.select(*columns).where(*where).order_by(Flag.id).limit(most).tuples()
+    while rows := list(query.where(Flag.id > last).execute(db)):
+        yield [row[0] for row in rows if keep is None or keep(_as_text(row[1]))]
+        last = rows[-1][0]
+
+
+def in_error(text: str) -> Any:
+    """Return the condition that an error has a text in it, in whatever case."""
+    return fn.LOWER(Flag.error).contains(text.lower())
 
 
 class Event(NamedTuple):

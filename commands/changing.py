@@ -66,7 +66,7 @@ def discard(given: Given, ids: tuple[int, ...], kind: str | None, everything: bo
     count = to_many("discarded", len(ids) or _dead_count(flags, kind), act)
     click.echo(f"discarded {plural(count, 'flag')}")
     if count:
-        _warn_of_own_rows(flags)
+        warn_of_own_rows(flags)
     _name_missed(ids, before, _may_discard, {"waiting": "waits, it is not dead", "claimed": "runs, it is not dead"})
 
 
@@ -137,10 +137,10 @@ def lower(given: Given, kind: str, key: str) -> None:
     if not flags.lower(kind, key):
         raise Failure(f"no flag of kind {kind!r} with the key {key!r} is up; 'flagsweep list --kind {kind}' shows those that are")
     click.echo("lowered")
-    _warn_of_own_rows(flags)
+    warn_of_own_rows(flags)
 
 
-def _warn_of_own_rows(flags: FlagSweep) -> None:
+def warn_of_own_rows(flags: FlagSweep) -> None:
     """Say what cannot be done without the site's handlers."""
     if not flags.handlers:
         click.echo(

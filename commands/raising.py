@@ -76,14 +76,18 @@ def parse_time(text: str | None, option: str) -> datetime | None:
         raise Misuse(f"{option} must be a time such as 2030-01-31T09:00 or 2030-01-31T09:00:00+01:00, got {text!r}") from error
 
 
-def parse_end(text: str | None) -> float | datetime | None:
-    """Return what ``--until`` says: how long from now, in seconds, or the time that ISO 8601 text names."""
+def parse_end(text: str | None, option: str = "--until", how: str = "from now") -> float | datetime | None:
+    """Return what ``--until`` says: how long from now, in seconds, or the time that ISO 8601 text names.
+
+    :param option: the one that it was given with.
+    :param how: ``from now``, or ``ago`` where it is of the past.
+    """
     try:
         return None if text is None else seconds(text)
     except ConfigError:
         pass
     try:
-        return parse_time(text, "--until")
+        return parse_time(text, option)
     except Misuse as error:
-        wanted = "how long from now, such as 2h, or a time such as 2030-01-31T09:00"
-        raise Misuse(f"--until must be {wanted}, got {text!r}") from error
+        wanted = f"how long {how}, such as 2h, or a time such as 2030-01-31T09:00"
+        raise Misuse(f"{option} must be {wanted}, got {text!r}") from error

@@ -12,6 +12,9 @@ from peewee import Database
 
 from .gates import Gates
 
+Grave = tuple[str, str | None, int, Any, Any]
+"""A group's kind and what its flags died of, how many there are, and when the first and the last of them died."""
+
 Group = tuple[str, str | None]
 """A kind, and what its flags died of; None: they died before that was noted, or a hand has killed them."""
 
@@ -50,6 +53,38 @@ class Deaths(Gates):
             kind = self._least(db, least.format(">"), (self.encoded_name(kind),))
         return found
 
+    def grouped(self, db: Database, kind: str | None, most: int, patience: float | None) -> list[Grave] | None:
+        """Return the groups with how many there are of each, at most so many groups; None where that takes too long.
+
+        :param kind: of this kind alone.
+        :param patience: seconds after which a server is to give up; None: it takes its time.
+        """
+        raise NotImplementedError
+
+    def some_of(self, db: Database, group: Group, most: int) -> Grave:
+        """Return a group with how many there are of it, counting no further than ``most``, the latest first."""
+        condition, values = self._of(group)
+        inner = f"SELECT died_at FROM flagsweep_flag WHERE {condition} ORDER BY died_at DESC LIMIT ?"
+        sql = f"SELECT count(*), min(died_at), max(died_at) FROM ({inner}) AS died"
+        many, first, last = db.execute_sql(self.own(sql), (*values, most)).fetchone()
+        return (*group, many, first, last)
+
+    def latest_of(self, db: Database, group: Group, most: int) -> list[tuple[int, Any, Any, Any]]:
+        """Return id, key, died_at and error of those of a group that died last."""
+        condition, values = self._of(group)
+        sql = f"SELECT id, key, died_at, error FROM flagsweep_flag WHERE {condition} ORDER BY died_at DESC LIMIT ?"
+        return [
+            (id, as_text(key), at, as_text(error))
+            for id, key, at, error in db.execute_sql(self.own(sql), (*values, most)).fetchall()
+        ]
+
+    def _of(self, group: Group) -> tuple[str, tuple[Any, ...]]:
+        """Return the condition that an index answers, and its parameters."""
+        kind, died_as = group
+        named = "died_as IS NULL" if died_as is None else "died_as = ?"
+        dead = self.dead or "died_at IS NOT NULL AND "
+        return f"{dead}kind = ? AND {named}", (self.encoded_name(kind), *(() if died_as is None else (died_as,)))
+
     def _steps(self, db: Database, column: str, first: Any = None) -> Iterator[Any]:
         """Yield the values of a column, each once.
 
@@ -71,3 +106,8 @@ class Deaths(Gates):
     def _least(self, db: Database, sql: str, values: tuple[Any, ...]) -> str | None:
         found = db.execute_sql(self.own(sql), values).fetchone()[0]
         return found.decode(errors="backslashreplace") if isinstance(found, bytes) else found
+
+
+def as_text(value: Any) -> Any:
+    """Return text, of bytes that a hand or a server has put there as well."""
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value

@@ -143,6 +143,14 @@ class Flags(Texts):
         """Let those of these flags wait from scratch that are dead or back off; return how many."""
         return _count(db, self.retrying(ids, now))
 
+    def space(self, db: Database, ids: Sequence[int], now: int, turn: int, count: int, period: int) -> None:
+        """Have flags be due one after the other.
+
+        :param turn: that of the first of these; that of turn 0 is due now.
+        :param count: how many are due within ``period`` microseconds.
+        """
+        raise NotImplementedError
+
     def drop_dead(self, db: Database, ids: Sequence[int], reason: str, now: int) -> int:
         """Drop those of these flags that are dead, with a line of history for each; return how many."""
         self.recording_dead(ids, reason, now).on(db.execute_sql)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # Each view is entered when it is asked for: a consumer, and 
     from .carrying.exporting import Exported
     from .carrying.importing import Imported
     from .carrying.move import Moved
+    from .dead import Dead, DeadGroup
     from .doctor.finding import Finding
     from .drain import Drain
     from .flags import Flags
@@ -104,6 +105,26 @@ class Desk(Site):
         """
         return self._flags().find(limit, kind=kind, state=state, key=key, lane=lane, id=id, due=due)
 
+    def count_dead(self, **which: Any) -> int:
+        """Return how many dead flags are meant.
+
+        :param which: ``id``, ``kind``, ``key``, ``group``, ``error``, ``before`` and ``after``, as with ``retry``.
+        """
+        return self._dead().count(**which)
+
+    def some_dead(self, limit: int, **which: Any) -> list[FlagInfo]:
+        """Return some of the dead flags that are meant in that way."""
+        return self._dead().some(limit, **which)
+
+    def dead(self, kind: str | None = None, *, sort: str = "latest", limit: int | None = 100) -> list[DeadGroup]:
+        """Return the dead flags grouped by kind and by what they died of, each group with its count, an example, and an id that
+        ``retry`` and ``discard`` take.
+
+        :param sort: ``latest``, that of which one died last first, or ``count``.
+        :param limit: the most groups; None for all.
+        """
+        return self._dead().groups(kind, sort, limit)
+
     def result(self, raised: Raised) -> Result:
         """Return what became of a raise: ``state``, and ``value`` or ``error``; ``result(raised).wait(timeout)`` waits for it.
 
@@ -122,6 +143,13 @@ class Desk(Site):
         kind: str | None = None,
         key: str | None = None,
         progress: Callable[[int], None] | None = None,
+        *,
+        group: str | Iterable[str] | None = None,
+        error: str | None = None,
+        before: object = None,
+        after: object = None,
+        rate: object = None,
+        backing_off: bool = True,
     ) -> int:
         """Let dead flags wait again from scratch, due now, and flags that are backing off be due now; return how many.
 
@@ -129,8 +157,16 @@ class Desk(Site):
         transaction of the caller's they are a part of it.
 
         :param progress: called between two transactions with how many are done; an exception that it raises ends the work there.
+        :param group: the dead of these groups of ``dead``; ``error``, those whose error has this text in it; ``before`` and
+            ``after``, those that died then: a ``datetime`` with a time zone, or how long ago. With any of these, or with a
+            rate, flags that back off are left alone.
+        :param rate: at most so many, such as ``"10/m"``: each gets a due time of its own in its row, so that nobody need stay.
+        :param backing_off: whether flags that back off are due now, too.
         """
-        return self._flags().retry(id, kind, key, progress)
+        filters = {"group": group, "error": error, "before": before, "after": after}
+        if backing_off and rate is None and all(value is None for value in filters.values()):
+            return self._flags().retry(id, kind, key, progress)
+        return self._dead().retry_dead(rate, progress, id=id, kind=kind, key=key, **filters)
 
     def discard(
         self,
@@ -139,12 +175,19 @@ class Desk(Site):
         key: str | None = None,
         reason: str = "",
         progress: Callable[[int], None] | None = None,
+        *,
+        group: str | Iterable[str] | None = None,
+        error: str | None = None,
+        before: object = None,
+        after: object = None,
     ) -> int:
         """Drop dead flags, keeping a line of history for each; return how many. An own row's column is lowered with its flag.
 
-        Without an argument: all of them. Transactions and ``progress`` are as with ``retry``.
+        Without an argument: all of them. Transactions, ``progress``, ``group``, ``error``, ``before`` and ``after`` are as with
+        ``retry``.
         """
-        return self._flags().discard(id, kind, key, reason, progress)
+        filters = {"group": group, "error": error, "before": before, "after": after}
+        return self._dead().discard_dead(reason, progress, id=id, kind=kind, key=key, **filters)
 
     def lower(self, kind: str, key: str) -> bool:
         """Take a flag down, whatever its state; return whether it was up. A handler that runs just now is not stopped."""
@@ -311,6 +354,11 @@ class Desk(Site):
         from .carrying.move import move
 
         return move(self, to, progress)
+
+    def _dead(self) -> Dead:
+        from .dead import Dead
+
+        return Dead(self.verbs, self._by_kind(), self.clock)
 
     def _flags(self) -> Flags:
         from .flags import Flags

@@ -8,8 +8,9 @@ from typing import Any
 from ..config import Clock
 from ..errors import ConfigError
 from ..handlers import Handler
-from ..models import Flag, SiteVerbs
+from ..models import Flag, SiteVerbs, in_error
 from .info import FlagInfo
+from .moments import past
 
 NOBODY = "-"
 """The lane under which flags of a kind without handler are shown."""
@@ -17,6 +18,7 @@ NOBODY = "-"
 STATES = ("waiting", "claimed", "dead")
 
 Ids = int | Iterable[int] | None
+Progress = Callable[[int], None] | None
 
 
 class Flags:
@@ -45,11 +47,6 @@ class Flags:
         """Let dead flags wait again, and those that back off be due now; return how many."""
         return self._verbs.retry(self._where(kind=kind, key=key, id=id), self._clock.now(), progress)
 
-    def discard(self, id: Ids, kind: str | None, key: str | None, reason: str, progress: Callable[[int], None] | None) -> int:
-        """Drop dead flags; return how many."""
-        where, own = self._where(kind=kind, key=key, id=id), [k for k, h in self._handlers.items() if h.rows is not None]
-        return self._verbs.discard(where, reason or "by hand", self._clock.now(), own, self._lower_rows, progress)
-
     def lower(self, kind: str, key: str) -> bool:
         """Take a flag down; return whether it was up."""
         connections = self._connections
@@ -67,6 +64,9 @@ class Flags:
         lane: str | None = None,
         id: Ids = None,
         due: bool | None = None,
+        error: str | None = None,
+        before: object = None,
+        after: object = None,
     ) -> list[Any]:
         if state is not None and state not in STATES:
             raise ConfigError(f"state must be one of {', '.join(STATES)}, got {state!r}")
@@ -82,6 +82,12 @@ class Flags:
         if due is not None:
             is_due = (Flag.state == "waiting") & (Flag.due_at <= self._clock.now())
             where.append(is_due if due else ~is_due)
+        if error is not None:
+            where.append(in_error(error))
+        for moment, what in ((before, "before"), (after, "after")):
+            if moment is not None:
+                at = past(moment, self._clock.now(), what)
+                where.append(Flag.died_at < at if what == "before" else Flag.died_at >= at)
         return where
 
     def _lower_rows(self, flags: Iterable[Flag]) -> None:

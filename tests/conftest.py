@@ -66,6 +66,7 @@ _ON_SERVERS = (
     "conformance",
     "counting",
     "damage",
+    "dead",
     "django",
     "django_connections",
     "django_tasks",

@@ -147,6 +147,8 @@ HOT = {
     "claimed by": (of_flags.CLAIMED_BY, [CLAIMED]),
     "generations": (of_flags.GENERATIONS, [BY_ID]),
     "retry": (of_flags.RETRY, [BY_ID]),
+    "space": (of_flags.SPACE, [BY_ID]),
+    "dead groups of a kind": (census.DEAD_GROUPS_OF, [r"USING (COVERING )?INDEX flagsweep_dead_group"]),
     "record dead": (of_flags.RECORD_DEAD, [BY_ID]),
     "drop dead": (of_flags.DROP_DEAD, [BY_ID]),
     "progress": (of_flags.PROGRESS, [BY_ID]),
@@ -192,12 +194,15 @@ def test_every_hot_statement_uses_its_index_and_scans_no_table(planned, name):
     assert all(any(re.search(pattern, step) for pattern in wanted) for step in on_flags), plan
 
 
-@pytest.mark.parametrize("statement", [census.COUNTS, census.CLAIMED_KINDS])
+@pytest.mark.parametrize("statement", [census.COUNTS, census.CLAIMED_KINDS, census.DEAD_GROUPS])
 def test_what_is_up_is_counted_in_indexes_that_have_nothing_but_its_state(planned, statement):
     on_flags = [step for step in plan_of(planned, statement) if "flagsweep_flag" in step]
-    assert on_flags and all(re.search(r"INDEX flagsweep_(waiting|claimed|dead)\b", step) for step in on_flags), on_flags
+    assert on_flags and all(re.search(r"INDEX flagsweep_(waiting|claimed|dead|dead_group)\b", step) for step in on_flags), (
+        on_flags
+    )
     scans = [step for step in on_flags if step.startswith("SCAN")]
-    assert all("INDEX flagsweep_claimed" in step for step in scans), "of what waits or is dead each kind is a range"
+    allowed = ("INDEX flagsweep_claimed", "INDEX flagsweep_dead_group")
+    assert all(any(index in step for index in allowed) for step in scans), "of what waits or is dead each kind is a range"
 
 
 def test_a_result_is_found_through_the_index_of_its_flag(planned):
@@ -225,7 +230,7 @@ def test_results_cost_two_statements_a_batch_and_nothing_where_none_is_kept(site
 
 def test_the_plans_of_all_statements_are_looked_at():
     """A statement that is new must be looked at here, or be named as one that is allowed to take its time."""
-    slow = {"COUNTS", "CLAIMED_KINDS", "LATEST_RAISE", "DAMAGED", "CLAIMERS", "CLAIMS_OF"}
+    slow = {"COUNTS", "DEAD_GROUPS", "CLAIMED_KINDS", "LATEST_RAISE", "DAMAGED", "CLAIMERS", "CLAIMS_OF"}
     slow |= {"OLDEST", "WALK", "TAKE", "TAKE_THESE", "CLAIMED_BUCKETS"}  # test_buckets.py looks at these.
     modules = [import_module(f"{sqlite.__name__}.{each.name}") for each in iter_modules(sqlite.__path__)]
     named = {name: value for module in modules for name, value in vars(module).items() if isinstance(value, str)}

@@ -53,6 +53,11 @@ WHERE id IN ?
 STATE = "SELECT state FROM flagsweep_flag WHERE id = ?"
 IS_OURS = "SELECT 1 FROM flagsweep_flag WHERE id = ? AND claim_token = ?"
 NOBODYS = "SELECT id FROM flagsweep_flag WHERE kind = ? AND key IN ? FOR UPDATE NOWAIT"
+SPACE = """
+UPDATE flagsweep_flag FORCE INDEX (PRIMARY)
+JOIN JSON_TABLE(%s, '$[*]' COLUMNS (turn FOR ORDINALITY, id BIGINT PATH '$')) AS item ON item.id = flagsweep_flag.id
+SET due_at = %s + (%s + item.turn - 1) * %s DIV %s
+"""
 DISCOVER = """
 INSERT INTO flagsweep_flag (kind, key, payload, priority, due_at, raised_at) VALUES {rows} ON DUPLICATE KEY UPDATE id = id
 """
@@ -101,6 +106,9 @@ class MysqlFlags(Server):
             return id, "new", 1
         row = execute(self.sql[RAISED_AS], (id,)).fetchone()
         return (id, "coalesced", 2) if row is None else (id, *row)  # Committed by itself, and swept since.
+
+    def space(self, db: Database, ids: Sequence[int], now: int, turn: int, count: int, period: int) -> None:
+        db.execute_sql(SPACE, (json.dumps(list(ids)), now, turn, period, count))
 
     def raise_many_over(self, execute: Execute, kind: str, chunk: str, terms: Terms) -> Counter[str]:
         counts: Counter[str] = Counter()

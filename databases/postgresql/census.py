@@ -6,6 +6,7 @@ from typing import Any
 
 from peewee import Database
 
+from ..deaths import Grave
 from ..errors import DATABASE_ERRORS
 from ..server import Server
 from ..server.flags import readable
@@ -35,6 +36,10 @@ WITH RECURSIVE step (kind) AS (
   SELECT (SELECT min(kind) FROM flagsweep_flag WHERE state = 'dead' AND kind > step.kind) FROM step WHERE kind IS NOT NULL)
 SELECT kind FROM step WHERE kind IS NOT NULL
 """
+DEAD_GROUPS = """
+SELECT kind, died_as, count(*), min(died_at), max(died_at) FROM flagsweep_flag
+WHERE state = 'dead'{} GROUP BY kind, died_as LIMIT %s
+"""
 CANCELLED = "57014"
 
 
@@ -42,26 +47,26 @@ class PostgresqlCensus(Server):
     """Count what is up."""
 
     def all_counts(self, db: Database, now: int, patience: float | None) -> list[Any] | None:
-        return self._within(db, BY_INDEX if self._is_visible(db) else BY_TABLE, now, patience)
+        return self._within(db, BY_INDEX if self._is_visible(db) else BY_TABLE, (now,), patience)
 
     def due_counts(self, db: Database, now: int, patience: float | None = None) -> tuple[list[Any], bool]:
         if not self._is_visible(db):
             return super().due_counts(db, now, patience)
-        rows = self._within(db, DUE_COUNTS, now, patience)
+        rows = self._within(db, DUE_COUNTS, (now,), patience)
         return super().due_counts(db, now, 0.001) if rows is None else (rows, True)
 
     def _is_visible(self, db: Database) -> bool:
         return bool(db.execute_sql(IS_VISIBLE).fetchone()[0])
 
-    def _within(self, db: Database, sql: str, now: int, patience: float | None) -> list[Any] | None:
+    def _within(self, db: Database, sql: str, values: tuple[Any, ...], patience: float | None) -> list[Any] | None:
         """Ask within so many seconds. What was set for that is undone with the part of a transaction, which writes nothing."""
         if patience is None:
-            return db.execute_sql(sql, (now,)).fetchall()
+            return db.execute_sql(sql, values).fetchall()
         rows = None
         with db.atomic() as part:
             try:
                 db.execute_sql(f"SET LOCAL statement_timeout = {max(1, int(patience * 1000))}")
-                rows = db.execute_sql(sql, (now,)).fetchall()
+                rows = db.execute_sql(sql, values).fetchall()
             except DATABASE_ERRORS as error:
                 if CANCELLED not in self.codes(error):
                     raise
@@ -71,3 +76,8 @@ class PostgresqlCensus(Server):
     def kinds_in(self, db: Database, state: str) -> list[str]:
         sql = {"waiting": KINDS, "claimed": CLAIMED_KINDS, "dead": DEAD_KINDS}[state]
         return [readable(row[0]) for row in db.execute_sql(sql).fetchall()]
+
+    def grouped(self, db: Database, kind: str | None, most: int, patience: float | None) -> list[Grave] | None:
+        sql, values = (DEAD_GROUPS.format(""), (most,)) if kind is None else (DEAD_GROUPS.format(" AND kind = %s"), (kind, most))
+        rows = self._within(db, sql, values, patience)
+        return rows and [(readable(kind), died_as and readable(died_as), *more) for kind, died_as, *more in rows]

@@ -85,6 +85,10 @@ SET state = 'claimed', claim_token = %s, claimed_by = %s, claimed_at = %s, claim
 FROM due WHERE id = due_id
 RETURNING {CLAIMED}
 """
+SPACE = """
+UPDATE flagsweep_flag AS flag SET due_at = %s + (%s + item.turn - 1) * %s / %s
+FROM unnest(%s::bigint[]) WITH ORDINALITY AS item (id, turn) WHERE flag.id = item.id
+"""
 DISCOVER = """
 INSERT INTO flagsweep_flag (kind, key, payload, priority, due_at, raised_at)
 SELECT %s, key, payload, %s, %s, %s FROM unnest(%s::text[], %s::text[]) AS item (key, payload) ORDER BY key COLLATE "C"
@@ -114,6 +118,9 @@ class PostgresqlFlags(Server):
         if terms.due_at > terms.now or self.notify != "raise":
             return Statement(RAISE[terms.form], parameters)
         return Statement(RAISE_AND_TELL[terms.form], (*parameters, news(kind, terms.priority)))
+
+    def space(self, db: Database, ids: Sequence[int], now: int, turn: int, count: int, period: int) -> None:
+        db.execute_sql(SPACE, (now, turn, period, count, list(ids)))
 
     def raise_many_over(self, execute: Execute, kind: str, chunk: str, terms: Terms) -> Counter[str]:
         counts: Counter[str] = Counter()

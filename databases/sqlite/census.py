@@ -6,6 +6,7 @@ from typing import Any
 
 from peewee import Database
 
+from ..deaths import Grave, as_text
 from ..dialect import Dialect
 from .flags import KINDS
 
@@ -55,6 +56,17 @@ CLAIMED_KINDS = "SELECT DISTINCT kind FROM flagsweep_flag INDEXED BY flagsweep_c
 DEAD_KINDS = f"WITH RECURSIVE {CORPSES} SELECT kind FROM corpse WHERE kind IS NOT NULL"
 
 
+DEAD_GROUPS = """
+SELECT kind, died_as, count(*), min(died_at), max(died_at) FROM flagsweep_flag INDEXED BY flagsweep_dead_group
+WHERE state = 'dead' GROUP BY kind, died_as LIMIT ?
+"""
+
+DEAD_GROUPS_OF = """
+SELECT kind, died_as, count(*), min(died_at), max(died_at) FROM flagsweep_flag INDEXED BY flagsweep_dead_group
+WHERE state = 'dead' AND kind = ? GROUP BY kind, died_as LIMIT ?
+"""
+
+
 class SqliteCensus(Dialect):
     """Count what is up."""
 
@@ -75,6 +87,10 @@ class SqliteCensus(Dialect):
     def kinds_in(self, db: Database, state: str) -> list[str]:
         sql = {"waiting": KINDS, "claimed": CLAIMED_KINDS, "dead": DEAD_KINDS}[state]
         return [row[0] for row in db.execute_sql(sql).fetchall()]
+
+    def grouped(self, db: Database, kind: str | None, most: int, patience: float | None) -> list[Grave] | None:
+        found = db.execute_sql(DEAD_GROUPS, (most,)) if kind is None else db.execute_sql(DEAD_GROUPS_OF, (kind, most))
+        return [(as_text(kind), as_text(died_as), *more) for kind, died_as, *more in found.fetchall()]
 
 
 def _earlier(one: Any, other: Any) -> Any:

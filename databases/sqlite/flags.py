@@ -179,6 +179,10 @@ SET state = 'waiting', attempts = 0, crashes = 0, suspect = 0, strikes = 0, died
 WHERE {THESE} AND (state = 'dead' OR (state = 'waiting' AND attempts > 0))
 """
 
+SPACE = """
+UPDATE flagsweep_flag SET due_at = ? + (? + item.key) * ? / ? FROM json_each(?) AS item WHERE flagsweep_flag.id = item.value
+"""
+
 RECORD_DEAD = f"""
 INSERT INTO flagsweep_history (at, flag, kind, key, event, reason)
 SELECT ?, id, kind, key, 'discarded', ? FROM flagsweep_flag WHERE {THESE} AND state = 'dead'
@@ -212,6 +216,9 @@ class SqliteFlags(Dialect):
 
     def retrying(self, ids: Sequence[int], now: int) -> Statement:
         return Statement(RETRY, (now, now, json.dumps(ids)))
+
+    def space(self, db: Database, ids: Sequence[int], now: int, turn: int, count: int, period: int) -> None:
+        db.execute_sql(SPACE, (now, turn, period, count, json.dumps(ids)))
 
     def recording_dead(self, ids: Sequence[int], reason: str, now: int) -> Statement:
         return Statement(RECORD_DEAD, (now, reason, json.dumps(ids)))

@@ -65,7 +65,7 @@ def dead_flags(patient: Patient) -> Finding:
     """Look for flags that a person has to decide about."""
     count = patient.total("dead")
     if count:
-        fix = "see 'flagsweep list --state dead', then 'flagsweep retry' or 'flagsweep discard'"
+        fix = "see 'flagsweep dead', then 'flagsweep dead retry' or 'flagsweep dead discard'"
         many = f"{'' if patient.counts.exact else 'at least '}{count}"
         return Finding("warn", "dead flags", f"{many}, kept until a person decides", fix)
     return Finding("ok", "dead flags", "none")

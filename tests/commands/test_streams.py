@@ -43,6 +43,7 @@ COMMANDS = {
     "gates": [],
     "lane": ["mail", "--threads", "2"],
     "check": ["--no-consumer"],
+    "dead": [],
     "doctor": [],
     "top": [],
     "drain": ["--wait", "5"],
