@@ -19,6 +19,7 @@ import moving
 import over
 import servers
 import tasks_of_django
+import watching
 from measure import Plan, Row, Skipped, table
 
 import gates
@@ -56,6 +57,7 @@ BENCHMARKS = {
     "full-table": servers.full_table,
     "backlog": servers.backlog,
     "move": moving.move,
+    "watching": watching.watching,
 }
 RESULTS = Path(__file__).resolve().parent.parent / "build" / "bench.json"
 
