@@ -25,10 +25,9 @@ from .errors import ConfigError, FlagSweepError, LeaseHeld
 from .handlers import Registry
 from .models import SiteVerbs
 from .operations.desk import Desk
-from .sweep.claims import Claimed, Store
-from .sweep.lane import OnOutage
-from .sweep.notices import Notices, OnDead
+from .sweep.claims import Store
 from .sweep.perform import Surrounding
+from .telling.teller import Teller, Tells
 
 if TYPE_CHECKING:
     from .consumer.runner import Runner
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from .tasks import SweepHuey
 
 
-class FlagSweep(Registry, Desk, InApplication):
+class FlagSweep(Registry, Desk, Tells, InApplication):
     """Keep work that is owed as flags in the site's own database, and sweep them.
 
     :param database: a URL (``sqlite:///site.db``), a path, or the site's own Peewee ``Database``.
@@ -56,8 +55,7 @@ class FlagSweep(Registry, Desk, InApplication):
         self.also: Any = settings.pop("also", None)
         self._opening = Opening(self.clock, {"database": database, "queue": queue, **settings}, Inline(self._duties))
         super().__init__(self._opening.handlers)
-        self._deaths = Notices("on_dead")
-        self._outages = Notices("on_outage")
+        self._teller = Teller(self._opening)
         self._around: list[Surrounding] = []
         self.host: Any = None
         """The application that this is embedded in: the last, where several were made."""
@@ -142,23 +140,6 @@ class FlagSweep(Registry, Desk, InApplication):
         :raises FlagSweepError: inside an open transaction, which would hold the writer that it needs.
         """
         return schema.init_file(self.connections, self.clock.now())
-
-    def on_dead(self, function: OnDead) -> OnDead:
-        """Call ``function(kind, key, payload, error)`` once for every flag that dies, so that the site can tell someone.
-
-        It runs in a thread of its own; its errors are logged and harm nothing. Usable as a decorator.
-        """
-        self._deaths.listeners.append(function)
-        return function
-
-    def on_outage(self, function: OnOutage) -> OnOutage:
-        """Call ``function(kind, event, why)`` where the breaker of a kind holds its flags back, since they fail alike (``event``
-        is ``began``), and when its provider answers again (``ended``).
-
-        It runs in a thread of its own; its errors are logged and harm nothing. Usable as a decorator.
-        """
-        self._outages.listeners.append(function)
-        return function
 
     # Sweeping.
 
@@ -262,8 +243,7 @@ class FlagSweep(Registry, Desk, InApplication):
             once.stop()
 
     def _flush(self) -> None:
-        self._deaths.flush()
-        self._outages.flush()
+        self._teller.flush()
 
     def _duties(self) -> Duties:
         return Duties(
@@ -271,16 +251,13 @@ class FlagSweep(Registry, Desk, InApplication):
             self.settings,
             self.clock,
             dict(self._handlers.by_kind),
-            self._on_dead,
+            self._teller.failed,
             self._handlers.schedules,
-            self._outages.tell,
+            self._teller.outages.tell,
             self._surroundings(),
             self.also,
             self._watched,
         )
-
-    def _on_dead(self, claimed: Claimed, error: str) -> None:
-        self._deaths.tell(claimed.kind, claimed.key, claimed.payload, error)
 
     def nudge(self, lane: str) -> None:
         """Tell consumers on other hosts, once the open transaction commits, that a flag of this lane is due: where they would

@@ -139,6 +139,9 @@ class Settings:
     """A URL that is called once a minute while all is well, so that whoever waits for it rings the alarm once it stays away."""
     log: str = "text"
     """How ``run`` and ``sweep`` write their log to stderr: ``text``, or ``json``, with an event for each verb, a line each."""
+    sentry: bool | str = True
+    """What Sentry is told of failures, where the site has set up ``sentry_sdk``: ``True`` (first failed attempts and deaths, one
+    event for each cause and hour), ``"final"`` (deaths alone) or ``False``."""
     state_dir: str = ""
     """Folder for what a consumer notes on its own host, where the database is a server; by default below the user's home."""
 
@@ -263,6 +266,8 @@ def _check(problems: Problems, name: str, value: Any) -> Any:
         problems.found.append(f"nudge must be 'auto', 'on' or 'off', got {value!r}")
     if name == "notify" and value not in ("raise", "trigger", "off"):
         problems.found.append(f"notify must be 'raise', 'trigger' or 'off', got {value!r}")
+    if name == "sentry":
+        return _sentry(problems, value)
     if name == "timezone":
         return problems.take(_zone, value) or "UTC"
     if name == "state_dir" and not isinstance(value, (str, os.PathLike)):
@@ -272,6 +277,14 @@ def _check(problems: Problems, name: str, value: Any) -> Any:
     if name == "queue_key":
         return _keys(problems, value)
     return value
+
+
+def _sentry(problems: Problems, value: Any) -> bool | str:
+    told: dict[str, bool | str] = {"false": False, "off": False, "0": False, "": False, "final": "final"}
+    told |= {"true": True, "on": True, "1": True}
+    if (said := str(value).lower()) not in told:
+        problems.found.append(f"sentry must be True, False or 'final', got {value!r}")
+    return told.get(said, True)
 
 
 def without_driver(url: str) -> str:

@@ -15,8 +15,8 @@ from ..handlers import Handler, Options
 from ..schedules.declared import Declarations
 from ..sweep.claims import Store
 from ..sweep.lane import OnOutage
+from ..sweep.notices import OnFailed
 from ..sweep.perform import Surrounding
-from ..sweep.settler import OnDead
 from .firing import Firing
 from .outlook import Watch
 
@@ -29,7 +29,7 @@ class Duties:
     """Hold what a consumer, or a sweep, works with.
 
     :param handlers: by kind, aliases included.
-    :param on_dead: called with each flag that died, and why.
+    :param on_failed: called with each flag that failed for the first time, or died.
     :param schedules: those that code declares.
     :param on_outage: called with a kind whose provider has gone, or is back.
     :param around: what each handler runs within, the first outermost.
@@ -41,7 +41,7 @@ class Duties:
     settings: Settings
     clock: Clock
     handlers: Mapping[str, Handler]
-    on_dead: OnDead
+    on_failed: OnFailed
     schedules: Declarations
     on_outage: OnOutage = lambda kind, event, why: None
     around: Sequence[Surrounding] = ()

@@ -54,7 +54,7 @@ def make_lanes(
     crew = Crew(most_threads if taking_turns else min(most - loops, most_threads))
     gates: dict[str, Any] = {"zone": settings.timezone, "breakers": breakers, "force": force, "on_outage": duties.on_outage}
     given: dict[str, Any] = {"crew": crew, "tasks": tasks, "totals": totals, **gates}
-    shared = Shared(duties.store, duties.clock, pacer, member, duties.on_dead, flat_out, **given)
+    shared = Shared(duties.store, duties.clock, pacer, member, duties.on_failed, flat_out, **given)
     if taking_turns:
         performer.take_turns(max(1, most - loops))
     if inline or connections.in_memory:

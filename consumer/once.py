@@ -83,7 +83,7 @@ class Once:
             schema.require(duties.store.connections)
             member = Enlisted(duties)
             stack.callback(member.leave)
-            Rescuer(member, duties.options_of, duties.on_dead).free_the_dead()
+            Rescuer(member, duties.options_of, duties.on_failed).free_the_dead()
             duties.store.release_orphans(duties.clock.now())
             if self._fires:
                 duties.firing().fire()

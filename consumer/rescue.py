@@ -13,7 +13,7 @@ from ..logs import AS_EVENT, tell_event
 from ..models import Consumer, Flag
 from ..sweep.blackbox import BlackBox
 from ..sweep.claims import Claimed, Step
-from ..sweep.settler import OnDead
+from ..sweep.notices import Failure, OnFailed
 from .blame import charge, suspect
 from .crash_log import CrashLog, leftovers
 from .membership import Enlisted
@@ -25,7 +25,7 @@ class Rescuer:
     """Free what dead consumers had claimed.
 
     :param options_of: the options of a kind's handler, if there is one.
-    :param on_dead: called with each flag that died.
+    :param on_failed: called with each flag that failed for the first time, or died.
     :param on_rescued: called with the id of each consumer that was struck off.
     """
 
@@ -33,13 +33,13 @@ class Rescuer:
         self,
         member: Enlisted,
         options_of: Callable[[str], Options | None],
-        on_dead: OnDead,
+        on_failed: OnFailed,
         on_rescued: Callable[[int], None] = lambda id: None,
     ):
         self._member = member
         self._store = member.store
         self._options_of = options_of
-        self._on_dead = on_dead
+        self._on_failed = on_failed
         self._on_rescued = on_rescued
 
     def free_the_dead(self) -> int:
@@ -71,8 +71,9 @@ class Rescuer:
             log.warning(died, consumer, freed, charged, extra=AS_EVENT)
             tell_event("rescued", logging.WARNING, consumer=consumer, flags=freed, charged=[f.id for f, _ in steps])
         for flag, step in steps:
-            if flag.id in dead:
-                self._on_dead(claimed_from(flag), step.error or "")
+            first, final = not (flag.attempts or flag.crashes), flag.id in dead
+            if step.error and (first or final):
+                self._on_failed(_failure(flag, step, first, final), None)
         return freed
 
     def _charged(self, peer: Consumer, now: int) -> list[tuple[Flag, Step]]:
@@ -97,3 +98,9 @@ def claimed_from(flag: Flag) -> Claimed:
         payload = json.loads(flag.payload)
     more = (flag.attempts, flag.suspect, None, flag.generation - flag.covered)
     return Claimed(flag.kind, flag.claim_token or 0, (flag.due_at, flag.id, flag.key, payload, more))
+
+
+def _failure(flag: Flag, step: Step, first: bool, final: bool) -> Failure:
+    """Return what is told of a flag that was charged with the death of its process."""
+    what = (step.error or "", step.died_as or "", first, final, claimed_from(flag).payload)
+    return Failure(flag.kind, flag.key, flag.id, flag.attempts + 1, *what)

@@ -127,7 +127,7 @@ class Runner:
         lanes = make_lanes(self.duties, enlisted, self.stop_requested.is_set, gentle=not self.host.alone, totals=self._totals)
         self._lanes = lanes
         tasks = self._tasks = SweepTasks(self.huey, self._lanes, enlisted, self.queue, self._settings.sweepers)
-        rescuer = Rescuer(enlisted, self.duties.options_of, self.duties.on_dead, tasks.forget)
+        rescuer = Rescuer(enlisted, self.duties.options_of, self.duties.on_failed, tasks.forget)
         rescuer.free_the_dead()
         self._start(tasks, rescuer, enlisted.folder, self.duties.firing())
         enlisted.sit({name: lane.group for name, lane in self._lanes.items()}, tasks.ask)

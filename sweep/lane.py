@@ -25,9 +25,10 @@ from .discovery import Discovery, Found
 from .doubts import Doubts
 from .gatekeeper import Gatekeeper
 from .member import Member
+from .notices import OnFailed
 from .outcomes import DONE, EXPIRED, NOT_STARTED
 from .parts import HELD, Parts
-from .settler import Done, News, OnDead, Settlement, Settler
+from .settler import Done, News, Settlement, Settler
 from .slots import Slots
 from .tally import Tally
 from .threads import Pool
@@ -45,7 +46,7 @@ OUTCOMES = ("lowered", "again", "snoozed", "discarded", "expired", "dead", "rele
 class Shared:
     """What all lanes of a consumer work with.
 
-    :param on_dead: called with each flag that died, and why.
+    :param on_failed: called with each flag that failed for the first time, or died.
     :param thorough: look for own rows every time and keep the first error, as ``sweep()`` does.
     :param zone: that of quiet hours and budgets.
     :param breakers: whether a kind whose flags fail alike waits for its provider.
@@ -60,7 +61,7 @@ class Shared:
     clock: Clock
     pacer: Pacer
     member: Member
-    on_dead: OnDead
+    on_failed: OnFailed
     thorough: bool = True
     zone: str = "UTC"
     breakers: bool = True
@@ -139,7 +140,7 @@ class Lane:
             pool.have_loop(shared.tasks.get(name, TASKS), in_loop, len(in_loop) == len(handlers))
         pool.is_urgent = lambda: bool(self.gates.known.shut)
         self.claimer = Claimer(handlers, self._store, pool, self._pacer, self._member, self._parts, self.discovery, self.gates)
-        self.settler = Settler(handlers, self._store, self._parts, self.discovery, shared.on_dead, shared.thorough)
+        self.settler = Settler(handlers, self._store, self._parts, self.discovery, shared.on_failed, shared.thorough)
 
     # What others ask.
 

@@ -36,6 +36,10 @@ class Outcome:
     closes = False
     """Whether all others of its kind, or its bucket, wait as long as this flag."""
 
+    def cause(self) -> str:
+        """Return what tells failures of one cause from others."""
+        return ""
+
     def kept(self) -> str | None:
         """Return what is kept with its line of history, as JSON, where its kind keeps results."""
         return None
@@ -122,18 +126,18 @@ class Failed(Outcome):
     def step(self, handler: Handler, claimed: Claimed, now: int) -> Step:
         attempts, forgiven = claimed.before + 1, claimed.attempts - claimed.before
         if self.final or attempts >= handler.options.max_attempts:
-            return Step("dead", attempts, now, 0, _longest(handler, now), error=self.error, died_as=self._as())
+            return Step("dead", attempts, now, 0, _longest(handler, now), error=self.error, died_as=self.cause())
         failed, most = (claimed.strikes or 0) + forgiven + attempts, STRIKES * handler.options.max_attempts
         if claimed.strikes is not None and failed >= most:
             error = f"{self.error}\nIt came further each time, and has failed {failed} times without a success."
-            return Step("dead", attempts, now, 0, _longest(handler, now), error=error, died_as=self._as())
+            return Step("dead", attempts, now, 0, _longest(handler, now), error=error, died_as=self.cause())
         due = now + int(self.wait(handler, claimed) * SECOND)
         return Step("waiting", attempts, due, attempts, due, error=self.error, strikes=forgiven)
 
     def wait(self, handler: Handler, claimed: Claimed) -> float:
         return handler.options.backoff.delay(claimed.before + 1) if self.after is None else self.after
 
-    def _as(self) -> str:
+    def cause(self) -> str:
         return self.fingerprint or fingerprint(self.exception)
 
 
@@ -167,9 +171,12 @@ class Parked(Outcome):
     def error(self) -> str:  # type: ignore[override]
         return self.reason
 
+    def cause(self) -> str:
+        return "parked"
+
     def step(self, handler: Handler, claimed: Claimed, now: int) -> Step:
         error = clean(f"parked: {self.reason}")
-        return Step("dead", claimed.attempts, now, 0, _longest(handler, now), error=error, died_as="parked")
+        return Step("dead", claimed.attempts, now, 0, _longest(handler, now), error=error, died_as=self.cause())
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from ..logs import AS_EVENT, describe, headline, tells_events
 from ..models import AWAY, Event, record
 from ..schedules.book import Book
 from . import events as told
-from .claims import NO_RARE, Claimed, Store
+from .claims import NO_RARE, Claimed, Step, Store
 from .discovery import Discovery
+from .notices import Failure, OnFailed
 from .outcomes import DONE, NOT_STARTED, Failed, Lowered, Outcome, attempted, succeeded
 from .parts import HELD, Parts
 
@@ -30,9 +31,6 @@ News = list[Callable[[], None]]
 """What is to be told once the transaction has committed."""
 
 ID = attrgetter("id")
-
-OnDead = Callable[[Claimed, str], None]
-
 
 REASON = 500
 """Characters of an error that its line of history keeps."""
@@ -62,7 +60,7 @@ class Settler:
     """Settle the outcomes of one lane.
 
     :param handlers: by kind, aliases included.
-    :param on_dead: called with each flag that died, and why.
+    :param on_failed: called with each flag that failed for the first time, or died.
     :param keep_error: keep the first exception of a handler. It holds frames, and with them what a handler had open.
     """
 
@@ -72,7 +70,7 @@ class Settler:
         store: Store,
         parts: Parts,
         discovery: Discovery,
-        on_dead: OnDead,
+        on_failed: OnFailed,
         keep_error: bool = False,
     ):
         self.first_error: BaseException | None = None
@@ -82,7 +80,7 @@ class Settler:
         self._connections = store.connections
         self._parts = parts
         self._discovery = discovery
-        self._on_dead = on_dead
+        self._on_failed = on_failed
         self._keep_error = keep_error
         self._book = Book(store.connections)
         self._results = {kind for kind, handler in handlers.items() if handler.options.result}
@@ -238,7 +236,7 @@ class Settler:
         step = outcome.step(handler, claimed, now)
         state = self._store.settle_one(claimed.id, claimed.token, step, now)
         how = {None: "lost", "dead": "dead"}.get(state, outcome.again)
-        return how, outcome, partial(self._tell, (claimed, outcome, took), how, step.due - now)
+        return how, outcome, partial(self._tell, (claimed, outcome, took), how, step, now)
 
     def _lower(self, claimed: Claimed, outcome: Outcome, handler: Handler, now: int) -> str:
         if claimed.rare.intended is not None:
@@ -263,9 +261,10 @@ class Settler:
         told.settled(done, how)
         outcome.tell(claimed, how)
 
-    def _tell(self, done: Done, how: str, wait: int) -> None:
-        """Log one line for what did not succeed, and tell the site of a death."""
+    def _tell(self, done: Done, how: str, step: Step, now: int) -> None:
+        """Log one line for what did not succeed, and tell the site of a first failure, or a death."""
         claimed, outcome, _ = done
+        wait = step.due - now
         told.settled(done, how, wait / SECOND)
         if outcome.error is None:
             return
@@ -274,8 +273,10 @@ class Settler:
         after = f"again in {wait / 1e6:.0f} s" if how == "again" else how
         attempt, why = claimed.attempts + 1, headline(outcome.error)
         log.warning("%s (flag %d) attempt %d failed, %s: %s", claimed.kind, claimed.id, attempt, after, why, extra=AS_EVENT)
-        if how == "dead":
-            self._on_dead(claimed, outcome.error)
+        first, final = claimed.attempts == 0, how == "dead"
+        if (first or final) and how != "lost":
+            said = (claimed.kind, claimed.key, claimed.id, attempt, outcome.error, outcome.cause(), first, final, claimed.payload)
+            self._on_failed(Failure(*said), outcome.exception)
 
 
 def _returned(claimed: Claimed, outcome: Outcome) -> bool:

@@ -34,6 +34,7 @@ FLOORS = (
     ("tasks",),
     ("consumer",),
     ("operations",),
+    ("telling",),
     ("app",),
     ("locate",),
     ("commands", "web", "testing"),

@@ -1,0 +1,1 @@
+"""Telling people: who hears of failures, deaths and broken promises, and by which way."""
