@@ -133,7 +133,7 @@ class Reconcile:
         duties = self._site._duties()
         member = Enlisted(duties)
         try:
-            Rescuer(member, duties.options_of, duties.on_dead).free_the_dead()
+            Rescuer(member, duties.options_of, duties.on_failed).free_the_dead()
             self._store.release_orphans(self._now)
             self._store.release_nobodys(self._now)
         finally:
