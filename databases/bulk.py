@@ -185,7 +185,7 @@ class Bulk(Gates):
         marks = ", ".join("?" * len(columns))
         sql = f"INSERT INTO {shape.table} ({', '.join(columns)}) VALUES ({marks}){self.returns_id}"
         cursor = db.execute_sql(self.own(sql), row[1:])
-        return int(cursor.fetchone()[0] if self.returns_id else cursor.lastrowid)
+        return int(cursor.fetchone()[0] if self.returns_id else db.last_insert_id(cursor))
 
     returns_id = ""
     """What an INSERT ends with that returns its id; nothing: the cursor knows it."""

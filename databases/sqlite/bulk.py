@@ -63,7 +63,8 @@ class SqliteBulk(Dialect):
     def begin_ids_after(self, db: Database, table: str, id: int) -> None:
         db.execute_sql("BEGIN IMMEDIATE")
         with ended(db, "COMMIT"):
-            if db.execute_sql("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (id, table)).rowcount == 0:
+            written = db.execute_sql("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?", (id, table))
+            if not db.rows_affected(written):
                 db.execute_sql("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table, id))
 
     @contextmanager

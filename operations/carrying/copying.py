@@ -84,7 +84,7 @@ class Copying:
             differed += wrong
             count += len(agreed)
             checksum.update(repr(agreed).encode(errors="surrogatepass"))
-            after = last
+            after = last or after
             self._told(f"comparing {name}", len(rows))
         self.mended += differed
         self.counts[name] = count
@@ -168,20 +168,25 @@ class Copying:
         return fit, len(wrong) + len(gone)
 
     def _insert(self, name: str, rows: Sequence[Record]) -> None:
-        """Write rows there. Where a flag has come down here and was raised anew since it was copied, it has another id by now."""
-        there = self._there
+        """Write rows there, instead of those that an earlier call has written since it last noted how far it was.
+
+        Where a flag has come down here and was raised anew since it was copied, it has another id by now.
+        """
+        there, shape = self._there, shapes()[name]
         try:
             with there.dialect.undoable(there.db):
                 self.parked += put(there.db, there.dialect, name, rows)
             return
         except AWAY as error:
-            if name != "flag" or there.dialect.is_away(error) or not there.dialect.in_transaction(there.db):
+            if there.dialect.is_away(error) or not there.dialect.in_transaction(there.db):
                 raise
-        shape = shapes()[name]
-        fit = [fitted(there.db, there.dialect, name, row) for row in rows]
-        columns = [shape.columns.index(column) for column in ("kind", "key")]
-        former = there.dialect.these(there.db, shape, ("kind", "key"), [tuple(row[place] for place in columns) for row in fit])
-        there.dialect.erase(there.db, shape, [shape.key_of(row) for row in former])
+        former = [shape.key_of(row) for row in rows]
+        if name == "flag":
+            fit = [fitted(there.db, there.dialect, name, row) for row in rows]
+            columns = [shape.columns.index(column) for column in ("kind", "key")]
+            among = [tuple(row[place] for place in columns) for row in fit]
+            former += [shape.key_of(row) for row in there.dialect.these(there.db, shape, ("kind", "key"), among)]
+        there.dialect.erase(there.db, shape, former)
         self.parked += put(there.db, there.dialect, name, rows)
 
     def _page(self, side: Side, shape: Shape, after: Record | None) -> list[Record]:

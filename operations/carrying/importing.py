@@ -147,8 +147,10 @@ class Import:
         if there[1:] == row[1:]:
             self._told.same["flag"] += 1
             return
-        self._differ("flag", called)
-        if self._replace and not self._told.dry_run:
+        state = shapes()["flag"].columns.index("state")
+        if not self._differ("flag", called, self._replace and there[state] != "claimed"):  # What runs goes on.
+            return
+        if not self._told.dry_run:
             self._dialect.erase(self._db, shapes()["flag"], [(there[0],)])
             put(self._db, self._dialect, "flag", [(there[0], *row[1:])])
 
@@ -191,19 +193,21 @@ class Import:
             elif found == row:
                 self._told.same[name] += 1
             else:
-                self._differ(name, f"{name} {' '.join(str(part) for part in shape.key_of(row) if part != '')}")
-                if self._replace and not self._told.dry_run:
+                called = f"{name} {' '.join(str(part) for part in shape.key_of(row) if part != '')}"
+                if self._differ(name, called, self._replace) and not self._told.dry_run:
                     self._dialect.erase(self._db, shape, [shape.key_of(row)])
                     put(self._db, self._dialect, name, [row])
         self._write(name, fresh)
         if name in ("gate", "schedule") and not self._told.dry_run:
             bump(self._db, name)
 
-    def _differ(self, name: str, called: str) -> None:
-        counter = self._told.replaced if self._replace else self._told.kept
+    def _differ(self, name: str, called: str, replaced: bool) -> bool:
+        """Count a row that is there with other contents; return whether it is to be replaced."""
+        counter = self._told.replaced if replaced else self._told.kept
         counter[name] += 1
         if len(self._told.named) < NAMED:
             self._told.named.append(called)
+        return replaced
 
     def _write(self, name: str, rows: Sequence[Record]) -> None:
         self._told.new[name] += len(rows)

@@ -204,11 +204,12 @@ def test_what_changes_here_meanwhile_is_caught_up(two, monkeypatch):
             lambda: work.raise_flag(1000),
             lambda: two.source.discard(kind="dead", key='{"n":1}'),
             lambda: two.source.retry(kind="dead", key='{"n":2}'),
+            lambda: two.source.lower("work", '{"n":199}'),
         ]
     )
     moved = two.move(progress=lambda what, done, total: next(steps, lambda: None)())
     there = two.agree()
-    assert moved.mended and len(there["flag"]) == 202
+    assert moved.mended and moved.counts["flag"] == len(there["flag"]) == 201
 
 
 @every_pair
@@ -268,6 +269,22 @@ def test_killed_at_every_step_it_goes_on_and_nothing_is_lost_or_doubled(two, mon
     assert two.agree() == before
     assert two.move().again
     assert {gate.sort for gate in two.target.gates()} == {"kind"} and "was moved to" in two.source.gates()[0].why
+
+
+@every_pair
+def test_killed_at_every_step_beside_a_site_that_goes_on_nothing_is_lost_or_doubled(two, monkeypatch):
+    monkeypatch.setattr("flagsweep.operations.carrying.copying.PAGE", 30)
+    work = two.source.handler("work")(lambda n: None)
+    work.raise_many([(n,) for n in range(100)])
+    two.let_go()
+    step = 1
+    while killed_at(step, lambda: two.source.move(two.urls[1])):
+        step += 1
+        work.raise_flag(1000 + step), work.using(key='{"n":7}').raise_flag(step)
+        two.source.lower("work", f'{{"n":{step + 30}}}')
+        two.let_go()
+    there = two.agree()
+    assert len(there["flag"]) == 100 and len(there["history"]) == step - 1
 
 
 @every_pair
