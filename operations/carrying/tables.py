@@ -31,7 +31,8 @@ FREE = dict.fromkeys(("claim_token", "claimed_by", "claimed_at", "claimed_genera
 @cache
 def _models() -> dict[str, Any]:
     """Return the models of the tables that are carried, by the name that people know them by."""
-    found = {each._meta.table_name: each for each in vars(models).values() if hasattr(each, "_meta") and each._meta.fields}
+    classes: list[Any] = [each for each in vars(models).values() if isinstance(each, type) and hasattr(each, "_meta")]
+    found = {each._meta.table_name: each for each in classes if each._meta.fields}
     named = {table.removeprefix("flagsweep_"): model for table, model in found.items()}
     return {name: model for name, model in named.items() if name not in LEFT_BEHIND}
 
