@@ -50,6 +50,7 @@ lint: $(READY) ## Check style, format and types
 
 docs: $(READY) ## Write the pages that are made from the code
 	$(PY) docs/reference.py
+	$(PY) -m flagsweep.operations.why.page
 
 bench: $(READY) ## Measure, beside plain sqlite3 and plain Huey
 	$(PY) benchmarks/bench.py

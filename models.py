@@ -186,6 +186,9 @@ class Flag(Model):
 CLAIMED = SQL("state = 'claimed'")
 """What is claimed. No parameter: of one SQLite does not know that the index of the claimed will do."""
 
+WAITING = SQL("state = 'waiting'")
+"""The same of what waits."""
+
 # Indexes are named by hand: Peewee would name them after the class, and a site may have a Flag or a History of its own.
 Flag.add_index(Flag.index(Flag.kind, Flag.key, unique=True, name="flagsweep_flag_kind_key"))
 Flag.add_index(

@@ -116,6 +116,7 @@ SECTIONS = {
         "list": ("listing.list_flags", "List flags, without their payloads."),
         "show": ("listing.show", "Show one flag with its payload and its error."),
         "dead": ("dead.dead", "Show dead flags by what they died of; retry or discard many of them."),
+        "why": ("why.why", "Say why something does not run, since when, when it will, and what would change that."),
         "gates": ("gates.gates", "Show what is closed or limited just now, and why."),
         "check": ("check.check", "Say in one line whether all is well, for monitoring."),
         "doctor": ("status.doctor", "Check the database and what it stands on."),

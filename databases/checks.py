@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from peewee import Database, Field, Model, Node, Select
 
@@ -17,6 +18,13 @@ class Checks:
     def damaged(self, db: Database, last: int) -> list[int]:
         """Return the ids of damaged rows among the ``last`` newest flags that are not dead."""
         raise NotImplementedError
+
+    def holder_of(self, db: Database, id: int) -> Any:
+        """Return who holds a flag's row in an open transaction, as doctor is told of one, or None; waits for nobody.
+
+        :param db: a connection of ours.
+        """
+        return None
 
     def reads_all(self, db: Database, query: Select) -> bool:
         """Return whether a query would read a whole table for want of an index."""

@@ -27,6 +27,9 @@ class Deaths(Gates):
     outer, inner = "kind", "died_as"
     """The columns with which that index begins."""
 
+    latest = "SELECT max(died_at) FROM flagsweep_flag {where}"
+    """Asks when the last flag of a group died."""
+
     def dead_groups(self, db: Database) -> Iterator[Group]:
         """Yield which groups there are, in the order of the index."""
         for first in self._steps(db, self.outer):
@@ -37,9 +40,22 @@ class Deaths(Gates):
         """Return how many flags of a group died since a time, counting no further than ``most``."""
         kind, died_as = group
         named = "died_as IS NULL" if died_as is None else "died_as = ?"
-        inner = f"SELECT 1 FROM flagsweep_flag WHERE {self.dead}kind = ? AND {named} AND died_at >= ? LIMIT ?"
+        ordered = "ORDER BY died_as, died_at"  # As the index has them: PostgreSQL would expect many without a word, and read all.
+        inner = f"SELECT 1 FROM flagsweep_flag WHERE {self.dead}kind = ? AND {named} AND died_at >= ? {ordered} LIMIT ?"
         values = (self.encoded_name(kind), *(() if died_as is None else (died_as,)), since, most)
         return int(db.execute_sql(self.own(f"SELECT count(*) FROM ({inner}) AS died"), values).fetchone()[0])
+
+    def last_of_group(self, db: Database, group: Group) -> int | None:
+        """Return the id of the flag of a group that died last, or None."""
+        kind, died_as = group
+        named = "died_as IS NULL" if died_as is None else "died_as = ?"
+        where = f"WHERE {self.dead}kind = ? AND {named}"
+        values = (self.encoded_name(kind), *(() if died_as is None else (died_as,)))
+        (last,) = db.execute_sql(self.own(self.latest.format(where=where)), values).fetchone() or (None,)
+        found = db.execute_sql(
+            self.own(f"SELECT id FROM flagsweep_flag {where} AND died_at = ? LIMIT 1"), (*values, last)
+        ).fetchone()
+        return None if found is None else found[0]
 
     def dead_by_kind(self, db: Database, most: int, kinds: int) -> dict[str, int]:
         """Return how many flags of each kind are dead, counting no further than ``most`` of each of the first ``kinds`` kinds."""

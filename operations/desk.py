@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # Each view is entered when it is asked for: a consumer, and 
     from .results import Result
     from .running import InHand
     from .schedules import Schedules
+    from .why.answer import Why
 
 
 class Desk(Site):
@@ -76,6 +77,20 @@ class Desk(Site):
         from .outlook import Outlook
 
         return Outlook(self, running)
+
+    def why(self, what: int | str | None = None, key: Any = None, *, lane: str | None = None, schedule: str | None = None) -> Why:
+        """Return why something does not run: the reason, since when, when it will, what happened last, and what would change it.
+
+        ``str`` of the answer is its text; ``docs/why-not.md`` lists the reasons. It asks no more beside a million flags than
+        beside ten, and answers where the database does not, or is the wrong one.
+
+        :param what: a flag's id; the name of a kind, or of a lane or a schedule where no kind has that name; None: the site.
+        :param key: with a kind, the flag of that key: its text, or the arguments of the raise as a dict.
+        :raises ConfigError: where more than one thing is named.
+        """
+        from .why.ask import why
+
+        return why(self, what, key, lane, schedule)
 
     def kinds(self) -> list[KindInfo]:
         """Return how each kind does, by name: what is due, how much is done, how well, and how long it takes.

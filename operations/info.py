@@ -70,3 +70,8 @@ def moment(microseconds: Any) -> datetime | None:
         return utc(microseconds)
     except (TypeError, OverflowError):
         return None
+
+
+def headline_of(error: Any) -> str:
+    """Return the line of an error that names it, whatever a hand has left in its column."""
+    return "" if error is None else headline(error if isinstance(error, str) else str(error))

@@ -109,6 +109,7 @@ _ON_SERVERS = (
     "traces",
     "tracing",
     "upgrade",
+    "why",
 )
 ON_SERVERS = tuple(f"test_{name}.py" for name in _ON_SERVERS)
 """Where a parameter names the server that a test talks to."""

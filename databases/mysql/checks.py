@@ -30,6 +30,15 @@ FAR_BEHIND = 60
 class MysqlChecks(Server):
     """Answer what people ask."""
 
+    def holder_of(self, db: Database, id: int) -> Open | None:
+        """The server does not say whose lock it is: of those who have a transaction open, the one that has for longest."""
+        with self.transaction(db, only_claims=False):
+            if not self.held(db, [id]):
+                return None
+        found, unseen = self.open_transactions(db, 0)
+        unknown = Open(f"somebody: {unseen}" if unseen else "somebody", 0, None, None, None, "", "SHOW FULL PROCESSLIST;")
+        return next(iter(found), unknown)
+
     def server_version(self, db: Database) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
         found = db.execute_sql("SELECT VERSION()").fetchone()[0]
         version = tuple(int(part) for part in re.findall(r"\d+", found)[:3])

@@ -23,6 +23,16 @@ WHERE datname = current_database() AND backend_type = 'client backend' AND pid <
   AND xact_start < clock_timestamp() - make_interval(secs => {seconds})
 ORDER BY xact_start LIMIT 10
 """
+# Who has written a row last stands with it, and holds a lock on the number of its transaction for as long as that is open.
+HOLDER = """
+SELECT session.pid, usename, application_name, coalesce(host(client_addr), 'this host'), state, query,
+  extract(epoch FROM clock_timestamp() - xact_start)::float, extract(epoch FROM clock_timestamp() - state_change)::float, true,
+  (SELECT count(*) FROM pg_stat_activity AS other
+   WHERE other.wait_event_type = 'Lock' AND session.pid = ANY (pg_blocking_pids(other.pid)))
+FROM pg_locks AS held JOIN pg_stat_activity AS session ON session.pid = held.pid
+WHERE held.locktype = 'transactionid' AND held.mode = 'ExclusiveLock' AND held.granted AND held.pid <> pg_backend_pid()
+  AND held.transactionid = (SELECT xmax FROM flagsweep_flag WHERE id = %s)
+"""
 PREPARED = """
 SELECT gid, owner::text, extract(epoch FROM clock_timestamp() - prepared)::float FROM pg_prepared_xacts
 WHERE database = current_database() AND prepared < clock_timestamp() - make_interval(secs => {seconds}) ORDER BY prepared LIMIT 10
@@ -57,6 +67,12 @@ MUCH = 256
 
 class PostgresqlChecks(Server):
     """Answer what people ask."""
+
+    latest = "SELECT died_at FROM flagsweep_flag {where} ORDER BY died_as DESC, died_at DESC LIMIT 1"
+    """As the index has them: of those without a cause it would look through all for the greatest."""
+
+    def holder_of(self, db: Database, id: int) -> Open | None:
+        return next((_open(*row) for row in db.execute_sql(HOLDER, (id,)).fetchall()), None)
 
     def server_version(self, db: Database) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
         number = int(db.execute_sql("SHOW server_version_num").fetchone()[0])

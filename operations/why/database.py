@@ -1,0 +1,39 @@
+"""A database that cannot be asked, or that is not the one."""
+
+from __future__ import annotations
+
+from ...databases.schema import SCHEMA
+from ...models import Consumer, Flag, History, Schedule
+from .answer import Said
+from .case import Case
+
+
+def database_away(error: str, version: int | None = None) -> Said | None:
+    """The database does not answer: it is stopped, locked, full, or refuses this user."""
+    return Said({"error": error})
+
+
+def no_database(error: str, version: int | None) -> Said | None:
+    """The file is not there, or has no tables of flagsweep: it is not the site's database, or nobody has called ``init``."""
+    return Said({"error": error}) if version is None else None
+
+
+def old_tables(error: str, version: int | None) -> Said | None:
+    """Its tables are those of an older flagsweep, and were not brought up to date."""
+    return Said({"version": version, "needed": SCHEMA}) if version is not None and version < SCHEMA else None
+
+
+def new_tables(error: str, version: int | None) -> Said | None:
+    """Its tables are those of a newer flagsweep than this one."""
+    return Said({"version": version, "needed": SCHEMA}) if version is not None and version > SCHEMA else None
+
+
+def unused(case: Case) -> Said | None:
+    """No flag was ever raised in this database, and no consumer has ever run on it: it is not the one that the site uses."""
+    people = case.people
+    if people.left is not None or people.swept is not None or case.dialect.highest_id(case.db, Flag._meta.table_name):
+        return None
+    used = (
+        model.select(model._meta.primary_key).limit(1).tuples().execute(case.db) for model in (Consumer, Flag, History, Schedule)
+    )
+    return None if any(list(each) for each in used) else Said({"where": case.connections.where})
