@@ -68,8 +68,10 @@ def consumers(store: Store) -> list[dict[str, Any]]:
                 "mode": c.mode,
                 "pid": c.pid,
                 "host": c.host,
-                "started_at": moment(c.started_at).isoformat(),  # type: ignore[union-attr]
-                "alive": lease.is_held(c.id) if lease else None,
+                "started_at": since.isoformat()
+                if (since := moment(c.started_at))
+                else str(c.started_at),  # As a hand has left it.
+                "alive": c.id > 0 and lease.is_held(c.id) if lease else None,
             }
             for c in store.consumers()
         ]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ...config import SECOND
+from ...config import LATEST, SECOND
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ def names(names: Iterable[str], most: int = 10) -> str:
 
 
 def as_date(moment: int) -> str:
-    """Return a time as text, in UTC.
+    """Return a time as text, in UTC; one beyond the calendar, which a hand has written, as its last.
 
     :param moment: microseconds.
     """
-    return f"{datetime.fromtimestamp(moment / SECOND, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return f"{datetime.fromtimestamp(min(max(moment, 0), LATEST) // SECOND, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def as_time(moment: int, now: int) -> str:

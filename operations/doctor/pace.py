@@ -75,7 +75,8 @@ def lanes(patient: Patient) -> list[Finding]:
 
 def _swept_since(patient: Patient) -> int | None:
     """Return since when a consumer stays that lives; None: there is none."""
-    return min((c.started_at for c in patient.consumers if c.mode in STAYING and c.id in patient.living), default=None)
+    staying = [each for each in patient.consumers if each.mode in STAYING and each.id in patient.living]
+    return min((each.started_at for each in staying if isinstance(each.started_at, int)), default=None)
 
 
 def _paces(patient: Patient, window: int) -> dict[str, Pace]:
