@@ -37,6 +37,10 @@ def dead(ctx: click.Context, kind: str | None, sort: str, limit: int, as_json: b
     """Show dead flags by what they died of; retry or discard many of them.
 
     A group is one kind and one cause. Its id, in the first column, is what 'dead retry' and 'dead discard' take.
+
+    \b
+    flagsweep dead
+    flagsweep dead retry --kind send_mail --rate 10/m
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -89,7 +93,12 @@ def _filter(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--rate", metavar="RATE", help="At most so many, such as 10/m; their due times say so, nobody need stay.")
 @click.pass_obj
 def retry(given: Given, rate: str | None, dry_run: bool, yes: bool, **which: Any) -> None:
-    """Let the dead flags of a GROUP, or those that options name, wait again from scratch."""
+    """Let the dead flags of a GROUP, or those that options name, wait again from scratch.
+
+    \b
+    flagsweep dead retry --kind send_mail --error timeout --rate 10/m
+    flagsweep dead retry --all --dry-run
+    """
     what = _meant(which)
     paced = None if rate is None else Rate.parse(rate, "--rate")
     flags = given.any_site()
@@ -108,7 +117,11 @@ def retry(given: Given, rate: str | None, dry_run: bool, yes: bool, **which: Any
 @click.option("--reason", default="", help="Kept in the history.")
 @click.pass_obj
 def discard(given: Given, reason: str, dry_run: bool, yes: bool, **which: Any) -> None:
-    """Drop the dead flags of a GROUP, or those that options name, with a line of history for each."""
+    """Drop the dead flags of a GROUP, or those that options name, with a line of history for each.
+
+    \b
+    flagsweep dead discard --kind send_mail --older-than 30d --yes
+    """
     what = _meant(which)
     flags = given.any_site()
     many = _say(flags, what, "discard")

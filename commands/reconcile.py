@@ -26,6 +26,10 @@ def reconcile(ctx: click.Context, fix: bool, yes: bool, as_json: bool) -> None:
     that cannot fire, which take a person.
 
     The exit code is 1 where something is left that does not fit.
+
+    \b
+    flagsweep reconcile
+    flagsweep reconcile --fix --yes
     """
     given: Given = ctx.obj
     flags = given.any_site()

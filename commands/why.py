@@ -30,6 +30,11 @@ def why(given: Given, what: str | None, key: str | None, lane: str | None, sched
 
     WHAT is a flag's id, or a kind, a lane or a schedule; KEY with a kind is that of one flag, such as '{"n": 1}'. Without WHAT it
     is the site as a whole. The exit code is 0 whatever the answer: 'flagsweep check' is for monitoring.
+
+    \b
+    flagsweep why
+    flagsweep why send_mail
+    flagsweep why 17
     """
     if sum(each is not None for each in (what, lane, schedule)) > 1:
         raise click.UsageError("what? Name one: WHAT, --lane NAME or --schedule NAME")

@@ -67,6 +67,8 @@ READING = {
     "gates": [],
     "doctor": [],
     "check": [],
+    "why": [],
+    "dead": [],
     "schedule": ["list"],
     "top": ["--once"],
 }
