@@ -78,7 +78,7 @@ def company(patient: Patient) -> Finding:
     if staying and patient.dialect.shared and sweepers > staying:
         text = f"sweepers = {sweepers}, and consumers that are there: {staying}"
         return Finding("warn", "company", text, "start more 'flagsweep run', on other hosts too, or leave the setting out")
-    return Finding("ok", "company", f"{len(runs)} run, {len(embedded)} within sites")
+    return Finding("ok", "company", f"consumers that stay: {staying}, none in the way of another")
 
 
 def _living(patient: Patient, mode: str) -> list[Consumer]:
