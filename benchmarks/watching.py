@@ -67,7 +67,7 @@ class _Forgetful(Outlook):
     """Ask the database anew each time, the dead included."""
 
     def answer(self, path):
-        self._health = self._metrics = None
+        self._health = self._metrics = self._examiner = None
         return super().answer(path)
 
 

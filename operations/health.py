@@ -6,6 +6,7 @@ Every question is bounded: it goes by an index, and counts no further than someb
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -36,10 +37,10 @@ TICK = 150.0
 SWEPT = 180.0
 """Seconds before its consumer's last tick in which a lane should have been swept: that is done each minute."""
 
-MOST_DEAD = 1000
+MOST_DEAD = 100
 """Flags of a group that are counted of those that died since a time."""
 
-MOST_GROUPS = 200
+MOST_GROUPS = 100
 """Groups of the dead that are looked through."""
 
 SHOWN = 3
@@ -119,9 +120,19 @@ class Examiner:
     """Ask for the health of a site.
 
     :param handlers: by kind, aliases included.
+    :param remembers: seconds for which it is good what was found of the dead, of whom there may be many sorts.
     """
 
-    def __init__(self, connections: Connections, settings: Settings, handlers: Mapping[str, Handler], clock: Clock):
+    def __init__(
+        self,
+        connections: Connections,
+        settings: Settings,
+        handlers: Mapping[str, Handler],
+        clock: Clock,
+        remembers: float = 0.0,
+    ):
+        self._remembers = remembers
+        self._remembered: tuple[float, list[dict[str, Any]]] = (-math.inf, [])
         self._connections = connections
         self._dialect = connections.dialect
         self._settings = settings
@@ -158,7 +169,13 @@ class Examiner:
         return Health(worst, points, found, dead, dead_since)
 
     def _dead(self, db: Any, since: int) -> list[dict[str, Any]]:
-        """Return how many flags of which group died since a time."""
+        """Return how many flags of which group died since a time; as long as that is good, what was found before."""
+        now = self._clock.monotonic()
+        if now - self._remembered[0] >= self._remembers:
+            self._remembered = now, self._found_dead(db, since)
+        return self._remembered[1]
+
+    def _found_dead(self, db: Any, since: int) -> list[dict[str, Any]]:
         found = []
         for seen, (kind, died_as) in enumerate(self._dialect.dead_groups(db)):
             count = self._dialect.died_since(db, (kind, died_as), since, MOST_DEAD)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -19,6 +19,9 @@ PLAIN = "text/plain; charset=utf-8"
 
 FRESH = 1.0
 """Seconds for which an answer is good: however many ask, the database is asked once a second."""
+
+REMEMBERED = 30.0
+"""Seconds for which it is good what was found of the dead."""
 
 PATIENCE = 2.0
 """Seconds that a request waits for another that asks the database just now."""
@@ -41,6 +44,7 @@ class Outlook:
         self._site = site
         self._running = running
         self._asking = threading.Lock()
+        self._examiner: Examiner | None = None
         self._health: tuple[float, Health] | None = None
         self._metrics: Callable[[], tuple[str, bytes]] | None = None
 
@@ -68,7 +72,8 @@ class Outlook:
             return Answer(HTTPStatus.NOT_IMPLEMENTED, PLAIN, NOT_INSTALLED.encode())
         if self._metrics is None:
             self._metrics = Metrics(self._site, self._running, self.health, self.ours).text
-        return Answer(HTTPStatus.OK, *self._metrics())
+        with self._one_connection():
+            return Answer(HTTPStatus.OK, *self._metrics())
 
     def is_well(self) -> bool:
         """Return whether a call may go outside: somebody sweeps, no promise is broken, the database was written just now, and
@@ -95,9 +100,24 @@ class Outlook:
 
     def _checked(self) -> Health:
         site = self._site
-        handlers = {kind: site.handler_of(kind) for kind in site.handled}
-        examiner = Examiner(site.connections, site.settings, handlers, site.clock)
-        return examiner.answered(DEAD_SINCE, True, self.ours())
+        if self._examiner is None:
+            handlers = {kind: site.handler_of(kind) for kind in site.handled}
+            self._examiner = Examiner(site.connections, site.settings, handlers, site.clock, REMEMBERED)
+        return self._examiner.answered(DEAD_SINCE, True, self.ours())
+
+    @contextmanager
+    def _one_connection(self) -> Iterator[None]:
+        """Have all questions of a request go over one connection: on a server one takes as long as the questions."""
+        connections = self._site.connections
+        mine = connections.engine.is_closed()
+        with suppress(Exception):  # Whoever asks next is told.
+            connections.check_file()
+            connections.engine.connect(reuse_if_open=True)
+        try:
+            yield
+        finally:
+            if mine:
+                connections.close_engine()
 
     @contextmanager
     def ours(self) -> Iterator[Any]:
@@ -106,6 +126,7 @@ class Outlook:
         mine = connections.engine.is_closed()
         try:
             with connections.explained("the site could not be checked"):
+                connections.check_file()
                 yield connections.engine
         finally:
             if mine:
