@@ -18,7 +18,7 @@ from ..consumer.terms import STAYING
 from ..databases.connections import Connections
 from ..durations import span
 from ..errors import DatabaseAway, NotReady
-from ..gates.shut import Shut
+from ..gates.shut import ALL, Shut
 from ..handlers import Handler
 from ..logs import printable
 from ..models import Consumer, Fact, fact
@@ -260,9 +260,11 @@ def _due(found: Sequence[Wait]) -> Iterator[Point]:
 
 
 def _fix(wait: Wait) -> str:
-    if wait.by is not None:
-        return "'flagsweep resume'"
-    return "'flagsweep gates'" if wait.held else "'flagsweep status', 'flagsweep doctor'"
+    """Return the command that ends a pause, or that says why."""
+    if wait.by is None or wait.gate is None:
+        return f"'flagsweep why {wait.kind}'"
+    sort, name = wait.gate
+    return f"'flagsweep resume {'--all' if sort == ALL else f'--lane {name}' if sort == 'lane' else name}'"
 
 
 def _paused(found: Sequence[Wait], pauses: Mapping[tuple[str, str], Any]) -> Iterator[Point]:
@@ -277,7 +279,7 @@ def _of_the_dead(dead: Sequence[Mapping[str, Any]], since: float) -> Point:
     count = sum(group["count"] for group in dead)
     more = " or more" if any(group["more"] for group in dead) else ""
     kinds = _names(list(dict.fromkeys(group["kind"] for group in dead)))
-    return Point("dead", WARNING, f"{count}{more} died within {span(since)}: {kinds}", "'flagsweep list --state dead'")
+    return Point("dead", WARNING, f"{count}{more} died within {span(since)}: {kinds}", "'flagsweep dead'")
 
 
 def _sweeps(row: Consumer, said: Mapping[str, Any]) -> bool:

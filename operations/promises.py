@@ -38,6 +38,7 @@ class Wait:
     :ivar promised_s: the longest that it should, and ``said``, whether a setting says so.
     :ivar held: why its gate is closed just now, in plain words; None: it is open.
     :ivar by: who has paused it, where somebody has.
+    :ivar gate: sort and name of that gate.
     :ivar quiet: whether these are the quiet hours of its kind, which break no promise.
     """
 
@@ -49,6 +50,7 @@ class Wait:
     held: str | None = None
     by: str | None = None
     quiet: bool = False
+    gate: tuple[str, str] | None = None
 
     @property
     def broken(self) -> bool:
@@ -123,8 +125,9 @@ def _wait(
     if quiet is not None and not is_quiet:
         since = max(since, _opened_at(quiet, now, zone))
     gate = _gate_before(kind, lane, handler, closed)
-    held, by = (gate.why, gate.by) if gate is not None else (None, None)
-    return Wait(lane, kind, round((now - since) / SECOND, 3), *promise_of(lane, settings), held, by, is_quiet and by is None)
+    held, by, shut = (gate.why, gate.by, (gate.sort, gate.name)) if gate is not None else (None, None, None)
+    waited, quiet_now = round((now - since) / SECOND, 3), is_quiet and by is None
+    return Wait(lane, kind, waited, *promise_of(lane, settings), held, by, quiet_now, shut)
 
 
 def _opened_at(quiet: Quiet, now: int, zone: ZoneInfo) -> int:

@@ -24,7 +24,7 @@ def test_dead_flags_are_a_warning_for_as_long_as_one_asks(shop):
     shop.flags.sweep()
     plain(shop.flags.path, "UPDATE flagsweep_flag SET state = 'dead', died_at = ?", shop.flags.clock.now())
     result = flagsweep("check", "--no-consumer", code=1)
-    assert result.stdout.startswith("FLAGSWEEP WARNING - 1 died within 24 h: send ('flagsweep list --state dead')")
+    assert result.stdout.startswith("FLAGSWEEP WARNING - 1 died within 24 h: send ('flagsweep dead')")
     flagsweep("check", "--no-consumer", "--dead-since", "0")
 
 

@@ -1,6 +1,7 @@
 """The ping: once a minute while all is well, never in the way, and silent about its URL."""
 
 import logging
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -91,6 +92,24 @@ def test_of_several_consumers_one_calls_in_a_minute(flags_anywhere):
     apart = 55 * SECOND
     assert [store.may_ping(now, apart), store.may_ping(now, apart), store.may_ping(now + apart, apart)] == [True, False, True]
     assert store.may_ping(now - 10 * apart, apart), "a clock that was set back silences nobody"
+
+
+@pytest.mark.long
+def test_a_consumer_calls_while_all_is_well(outside, tmp_path, spawn, env, db_path, until, make):
+    (tmp_path / "shop.py").write_text(f"""
+from flagsweep import FlagSweep
+flags = FlagSweep({str(db_path)!r}, threads=1)
+@flags.handler
+def work(): ...
+""")
+    make()
+    command = (sys.executable, "-m", "flagsweep", "--app", "shop:flags", "run")
+    child = spawn(*command, env={**env, "FLAGSWEEP_PING": f"{outside.url}/secret"})
+    until(lambda: outside.seen == ["/secret"], 30)
+    child.terminate()
+    assert child.wait(20) == 0
+    assert f"{outside.url}/*** is called once a minute" in child.log.read_text()
+    assert "secret" not in child.log.read_text()
 
 
 def test_the_url_is_shown_nowhere():

@@ -119,7 +119,7 @@ def test_a_pause_is_told_and_is_a_warning_once_what_waits_behind_it_breaks_its_p
     tick(running)
     health = running.check()
     assert told(health, "due")[0] == health.level == "warning"
-    assert "lane mail paused by ann: moves" in health.line and "'flagsweep resume'" in health.line
+    assert "lane mail paused by ann: moves" in health.line and "('flagsweep resume --lane mail')" in health.line
 
 
 def test_a_kind_that_no_consumer_serves_is_named(running):
