@@ -41,6 +41,8 @@ class Listener(threading.Thread):
         super().__init__(name="flagsweep-listen", daemon=True)
         self._outlook = outlook
         self._places = threading.BoundedSemaphore(MOST)
+        self._ending = threading.Lock()
+        self._closed = False
         self._socket = _bound(*address)
         self._awake, self._wake = os.pipe()
         host, self.port = self._socket.getsockname()[:2]
@@ -49,15 +51,20 @@ class Listener(threading.Thread):
 
     def stop(self) -> None:
         """Answer nothing more. Safe from any thread, and twice."""
-        with suppress(OSError):
-            os.write(self._wake, b"x")
+        with self._ending:
+            if not self._closed:
+                os.write(self._wake, b"x")
         if self.ident is None:
             self._close()
 
     def _close(self) -> None:
-        self._socket.close()
-        os.close(self._awake)
-        os.close(self._wake)
+        with self._ending:  # Once: the number of a file that is closed may be another's at once.
+            if self._closed:
+                return
+            self._closed = True
+            self._socket.close()
+            os.close(self._awake)
+            os.close(self._wake)
 
     def run(self) -> None:
         """Take connections until stopped."""

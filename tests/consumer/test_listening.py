@@ -146,7 +146,17 @@ def test_a_port_that_is_taken_is_said_with_the_way_out(listen):
 
 
 def test_one_that_never_began_leaves_nothing_open(said):
-    Listener(("127.0.0.1", 0), said).stop()
+    listener = Listener(("127.0.0.1", 0), said)
+    listener.stop(), listener.stop()
+
+
+def test_to_stop_it_twice_does_no_harm(listen):
+    listener = listen()
+    listener.stop()
+    listener.join(10)
+    listener.stop()
+    with pytest.raises(OSError, match="refused"):
+        ask(listener, get("/healthz"))
 
 
 def test_it_listens_on_ipv6(listen):
