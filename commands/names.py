@@ -38,7 +38,7 @@ def complete_names(command: click.Command) -> click.Command:
 
 def _sorts(command: click.Command, param: str | None) -> tuple[str, ...]:
     """Return of which sorts the names are that a parameter takes."""
-    if command.name == "why" and param not in ("key", "as_json"):
+    if command.name == "why" and param == "what":
         return tuple(SORTS)
     if param == "name" and command.name != "add":
         return ("lane",) if command.name == "lane" else ("schedule",)
