@@ -18,8 +18,9 @@ from . import reasons, whole
 from .answer import Reason, Said, Why
 from .case import Case
 from .closed import all_paused, paused
+from .database import disk_full, full_disk_of
 from .ended import Gone, last_line
-from .held import writer
+from .held import locked_by, writer
 from .nobody import PATIENCE, consumer_silent, no_consumer, not_swept
 from .timed import flag_of
 from .waiting import last_of
@@ -31,7 +32,7 @@ MOST_KINDS = 50
 MOST_ALSO = 5
 """Other reasons that are told of."""
 
-OF_ALL = ("no-consumer", "consumer-silent", "between-sweeps", "all-paused")
+OF_ALL = ("no-consumer", "consumer-silent", "between-sweeps", "all-paused", "disk-full")
 """Reasons that are the whole site's, whichever flag they were found with."""
 
 PAUSES = ("all-paused", "lane-paused", "kind-paused")
@@ -51,7 +52,9 @@ def why(site: Site, what: Any = None, key: Any = None, lane: str | None = None, 
         missing = site.connections.file is not None and not site.connections.file.exists()
         return _of_database(str(error), None if missing else SCHEMA)
     except DatabaseAway as error:
-        return _of_database(str(error), SCHEMA)
+        if (said := full_disk_of(site.connections.file)) is not None:
+            return _reason("disk-full").why("the site", said)
+        return _of_database(f"{error}{locked_by(site.connections.file)}", SCHEMA)
     finally:
         site.connections.close_engine()
 
@@ -240,7 +243,7 @@ class _Asked:
         found += [(_reason(code), _reason(code).why(what, said)) for code, said in self._nobody()]
         found += [*self._of_all(), *self._of_lanes()]
         found += self._of_kinds()
-        for reason in (reasons.DEAD_CONSUMER, reasons.DEAD_LATELY):
+        for reason in (reasons.DEAD_CONSUMER, reasons.FAILING, reasons.DEAD_LATELY):
             found += [(reason, reason.why(what, said)) for said in reason.find(case) or ()]
         found += self._of_schedules()
         found += self._of_pauses({each.code for _, each in found})
@@ -258,7 +261,7 @@ class _Asked:
 
     def _of_kinds(self) -> list[tuple[Reason, Why]]:
         """Return what is in the way of the oldest due flag of each kind; what is in the way of several is told once."""
-        case, seen, found = self._case, {("no-consumer", ""), ("consumer-silent", ""), ("all-paused", "")}, []
+        case, seen, found = self._case, {(code, "") for code in OF_ALL if code != "between-sweeps"}, []
         late = case.now - PATIENCE * SECOND
         for due in case.due()[:MOST_KINDS]:
             flag = case.first(due)
@@ -273,6 +276,7 @@ class _Asked:
     def _of_all(self) -> list[tuple[Reason, Why]]:
         """Return what is in everybody's way, whether anything is due or not."""
         asked = [("all-paused", all_paused(self._case, Flag(kind="", due_at=self._case.now)))]
+        asked.append(("disk-full", disk_full(self._case)))
         if self._case.dialect.one_writer:
             asked.append(("open-transaction", writer(self._case)))
         return [(_reason(code), _reason(code).why("the site", said)) for code, said in asked if said is not None]

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 from ...databases.schema import SCHEMA
 from ...models import Consumer, Flag, History, Schedule
 from .answer import Said
 from .case import Case
+
+ROOM = 256 * 1024
+"""Bytes that must be free on a disk: a transaction of many flags writes so much to the log."""
 
 
 def database_away(error: str, version: int | None = None) -> Said | None:
@@ -26,6 +32,20 @@ def old_tables(error: str, version: int | None) -> Said | None:
 def new_tables(error: str, version: int | None) -> Said | None:
     """Its tables are those of a newer flagsweep than this one."""
     return Said({"version": version, "needed": SCHEMA}) if version is not None and version > SCHEMA else None
+
+
+def disk_full(case: Case, flag: Flag | None = None) -> Said | None:
+    """The disk on which SQLite's file is has no room left."""
+    return full_disk_of(case.connections.file)
+
+
+def full_disk_of(file: Path | None) -> Said | None:
+    """Return that the disk of a file is full; SQLite cannot even be read there, if nobody else has it open."""
+    try:
+        free = None if file is None else shutil.disk_usage(file.parent).free
+    except OSError:
+        return None
+    return None if free is None or free > ROOM else Said({"file": file, "free": f"{free // 1024} KiB"})
 
 
 def unused(case: Case) -> Said | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from pathlib import Path
 
 from ...databases.errors import DATABASE_ERRORS
 from ...databases.sqlite.holders import holders
@@ -121,6 +122,13 @@ def writers(case: Case) -> frozenset[int]:
         found = holders(file)
         pids &= frozenset() if found is None else found.writers
     return pids if pids and commit == _commit(case) else frozenset()
+
+
+def locked_by(file: Path | None) -> str:
+    """Return who holds a file that cannot be read, as the end of a sentence; empty where nobody is known to."""
+    found = None if file is None else holders(file)
+    pids = sorted(found.writers - {0}) if found is not None else []
+    return f"; held by {listed([str(Process.of(pid)) for pid in pids])}" if pids else ""
 
 
 def _commit(case: Case) -> object:

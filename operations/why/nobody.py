@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...config import SECOND
+from ...consumer.terms import STAYING
 from ...durations import span
 from ...models import Consumer, Flag
 from ..doctor.transactions import lanes_of
@@ -56,24 +57,24 @@ def no_consumer(case: Case, flag: Flag | None = None) -> Said | None:
     """No consumer runs."""
     if case.people.staying or case.people.is_swept_now_and_then:
         return None
-    people = case.people
-    return Said({"left": _left(case)}, None if people.left is None else people.left.at, more=_inline(case))
+    left, ended = _left(case)
+    return Said({"left": left}, ended, more=_inline(case))
 
 
-def _left(case: Case) -> str:
-    """Return who was the last to run, and how that ended."""
-    dead = [row for row in case.people.rows.values() if not case.people.is_alive(row)]
+def _left(case: Case) -> tuple[str, Any]:
+    """Return who was the last to run and how that ended, and when."""
+    dead = [row for row in case.people.rows.values() if row.mode in STAYING and not case.people.is_alive(row)]
     if dead:
         last = dead[-1]
         spoke = last.ticked_at if is_time(last.ticked_at) else last.started_at
-        return f"the last, {who(last)}, has died; it was last heard of {at(spoke, case.now)}"
+        return f"the last, {who(last)}, has died; it was last heard of {at(spoke, case.now)}", spoke
     left = case.people.left
     if left is None:
-        return "none has ever run on this database"
+        return "none has ever run on this database", None
     said = noted(left)
     how = {"died": "died", "stopped": "was stopped"}.get(said.get("how", ""), "ended")
     app = f", of {said['app']}" if said.get("app") not in (None, "", "None") else ""
-    return f"the last (pid {said.get('pid', '?')} on {said.get('host', '?')}{app}) {how} {at(left.at, case.now)}"
+    return f"the last (pid {said.get('pid', '?')} on {said.get('host', '?')}{app}) {how} {at(left.at, case.now)}", left.at
 
 
 def _inline(case: Case) -> list[str]:

@@ -176,6 +176,14 @@ WAITING = (
         6,
     ),
     Reason(
+        "disk-full",
+        "The disk of {file} is full ({free} are free): nothing can be raised, begun or lowered.",
+        "make room on it: all goes on by itself then",
+        "flagsweep doctor",
+        database.disk_full,
+        9,
+    ),
+    Reason(
         "open-transaction",
         "An open transaction holds {holds} {since}: {who}.",
         "have it commit or roll back; or end it: {end}",
@@ -290,7 +298,7 @@ HELD = (
     ),
     Reason(
         "claimed-by-dead-consumer",
-        "It was claimed {since} by {who}, which has died, and was not given back yet: {soon}.",
+        "It is claimed {since} by {who}, which has died, and was not given back yet: {soon}.",
         "start a consumer, or sweep once: either gives it back first",
         "flagsweep run",
         held.claimed_by_the_dead,
@@ -464,6 +472,14 @@ DEAD_CONSUMER = Reason(
     whole.dead_consumers,
     6,
 )
+FAILING = Reason(
+    "failing",
+    "{kind} fails: {many} within an hour, and none succeeded{error}.",
+    "mend what the error names; what backs off is tried again by itself, or at once by retry",
+    "flagsweep retry --kind {kind}",
+    whole.failing,
+    5,
+)
 PAUSED = Reason(
     "paused",
     "{what} is paused by {by} {since}; nothing that is due waits behind it.",
@@ -473,7 +489,7 @@ PAUSED = Reason(
     2,
 )
 ALL_WELL = Reason("all-well", "All is well: {who} sweeps, and {waits}.", "", "", whole.all_well, 0)
-SITE = (UNUSED, DEAD_CONSUMER, DEAD_LATELY, PAUSED, ALL_WELL)
+SITE = (UNUSED, DEAD_CONSUMER, FAILING, DEAD_LATELY, PAUSED, ALL_WELL)
 """What is told of the site as a whole, besides what the oldest due flag of each kind waits for, and each schedule."""
 
 TABLE = {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from clients import Client
-from rig import NEW_YEAR, idle, plain
+from rig import NEW_YEAR, fill, idle, plain
 
 from flagsweep import ConfigError, Discard, FlagSweep, Retry, Snooze
 from flagsweep.cli import cli
@@ -366,15 +366,16 @@ def test_a_dead_flag_names_its_error_and_the_command_that_retries_it(running):
     fail = running.handler("work", max_attempts=1)(lambda n: 1 / n)
     flag = fail.raise_flag(0).id
     running.sweep()
-    running.clock.advance(3600)
+    running.clock.advance(1200)
     tick(running)
     found = running.why(flag)
     assert (found.code, found.command) == ("dead", f"flagsweep retry {flag}")
-    assert "1 of 1, failed" in found.text and "60 min ago: ZeroDivisionError: division by zero" in found.text
+    assert "1 of 1, failed" in found.text and "20 min ago: ZeroDivisionError: division by zero" in found.text
     kind = running.why("work")
     assert kind.code == "dead-of-kind" and "ZeroDivisionError" in kind.text
     site = running.why()
-    assert site.code == "died-lately" and "1 flag of work died within a day, most with ZeroDivisionError" in site.text
+    assert codes(site) == ["failing", "died-lately"]
+    assert "1 flag of work died within a day, most with ZeroDivisionError" in site.also[0].text
 
 
 def test_what_is_done_is_told_with_its_time_where_successes_are_kept(flags):
@@ -548,6 +549,30 @@ def test_a_database_without_tables_or_with_old_ones_says_so(url, tmp_path):
     flags.connections.close_thread()
 
 
+def test_a_full_disk_is_the_first_that_is_said(small_disk):
+    flags = FlagSweep(small_disk / "site.db", threads=1)
+    flags.init()
+    flag = idle(flags).raise_flag(1).id
+    fill(small_disk)
+    assert code(flags) == "disk-full" and "are free" in flags.why().text
+    assert "disk-full" in codes(flags.why(flag))
+    (small_disk / "filler").unlink()
+    flags.connections.close_thread()
+
+
+def test_a_kind_of_which_every_run_fails_is_told_with_its_error(running):
+    send = running.handler("work", backoff=3600)(lambda n: 1 / 0)
+    send.raise_flag(1)
+    running.sweep()
+    running.clock.advance(60)
+    tick(running)
+    found = running.why()
+    assert found.code == "failing"
+    assert re.match(
+        r"work fails: 1 attempt within an hour, and none succeeded; the last, flag 1 at .* ZeroDivisionError", found.text
+    )
+
+
 def test_a_database_that_does_not_answer_is_the_reason(tmp_path):
     found = FlagSweep("postgresql://nobody@127.0.0.1:1/none").why(17)
     assert found.code == "database-away" and "127.0.0.1" in found.text
@@ -598,6 +623,65 @@ def test_a_damaged_row_is_named(running, db_path):
     plain(db_path, "UPDATE flagsweep_flag SET due_at = 'soon'")
     found = running.why(flag)
     assert found.code == "damaged" and "its due time is 'soon'" in found.text
+
+
+# What it costs.
+
+
+class Steps:
+    """Count the steps of SQLite's machine."""
+
+    def __init__(self, connection):
+        self.count, self.connection = 0, connection
+
+    def __enter__(self):
+        def step():
+            self.count += 1
+
+        self.connection.set_progress_handler(step, 100)
+        return self
+
+    def __exit__(self, *_):
+        self.connection.set_progress_handler(None, 1)
+
+
+@pytest.mark.long
+def test_an_answer_costs_hardly_more_beside_many_flags_than_beside_few(make):
+    flags = make()
+    work, other = idle(flags), idle(flags, "other")
+    flags.database.connect(reuse_if_open=True)
+
+    def fill(start, many):
+        """Put flags up of which half are dead and a quarter is due."""
+        for handler in (work, other):
+            handler.raise_many([(n,) for n in range(start, start + many)])
+        sql = "UPDATE flagsweep_flag SET {} WHERE id % 4 = {} AND json_extract(key, '$.n') >= ?"
+        for left in (0, 1):
+            dead = f"state = 'dead', died_at = {NEW_YEAR}, died_as = 'E ' || id % 10, error = 'E'"
+            flags.database.execute_sql(sql.format(dead, left), (start,))
+        flags.database.execute_sql(sql.format(f"due_at = due_at + {SECOND} * 3600", 2), (start,))
+
+    def cost(*what, **named):
+        with Steps(flags.database.connection()) as steps:
+            assert flags.why(*what, **named).code
+        return steps.count
+
+    asked = [((), {}), ((3,), {}), (("work",), {}), ((), {"lane": "default"}), (("work", {"n": -1}), {}), ((10**9,), {})]
+    fill(0, 400)
+    few = [cost(*what, **named) for what, named in asked]
+    fill(1000, 20_000)
+    many = [cost(*what, **named) for what, named in asked]
+    for (what, named), before, after in zip(asked, few, many, strict=True):
+        assert after <= 3 * before + 300, (what, named, before, after)
+
+
+@pytest.mark.long
+def test_what_is_due_before_a_flag_is_counted_no_further_than_anybody_wants_to_know(running):
+    work = idle(running)
+    work.raise_many([(n,) for n in range(10_050)])
+    tick(running)
+    last = running.find(limit=None)[-1]
+    assert "behind more than 10,000 flags of lane default" in running.why(last.id).text
 
 
 # The list.
