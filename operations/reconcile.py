@@ -200,15 +200,21 @@ class Reconcile:
     def _flags_without_row(self, handler: Handler, kinds: tuple[str, ...]) -> tuple[list[int], list[str]]:
         ids: list[int] = []
         named: list[str] = []
-        last, query = 0, Flag.select(Flag.id, Flag.key).order_by(Flag.id).limit(PAGE).tuples()
-        where = (Flag.kind.in_(kinds), Flag.state != "claimed")
-        while rows := list(query.where(*where, Flag.id > last).execute(self._db)):
-            there = handler.rows.there(self._db, self._dialect, [str(key) for _, key in rows])  # type: ignore[union-attr]
-            gone = [(id, str(key)) for id, key in rows if str(key) not in there]
-            ids += [id for id, _ in gone]
-            named = (named + [key for _, key in gone])[:NAMED]
-            last = rows[-1][0]
+        for kind in kinds:
+            last: tuple[Any, ...] = ()
+            while rows := self._next_of(kind, last):
+                there = handler.rows.there(self._db, self._dialect, [str(key) for _, key in rows])  # type: ignore[union-attr]
+                gone = [(id, str(key)) for id, key in rows if str(key) not in there]
+                ids += [id for id, _ in gone]
+                named = (named + [key for _, key in gone])[:NAMED]
+                last = (rows[-1][1],)
         return ids, named
+
+    def _next_of(self, kind: str, last: tuple[Any, ...]) -> list[tuple[int, Any]]:
+        """Return the next flags of a kind that nobody has claimed, by their keys: so an index of this kind alone is read."""
+        query = Flag.select(Flag.id, Flag.key).where(Flag.kind == kind, Flag.state != "claimed").order_by(Flag.key)
+        behind = query.where(Flag.key > last[0]) if last else query
+        return list(behind.limit(PAGE).tuples().execute(self._db))
 
     def _blind(self, handler: Handler, error: Exception) -> Discrepancy:
         """Tell of a kind whose rows could not be looked at: the others were."""

@@ -6,10 +6,12 @@ import random
 import signal
 import time
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from clients import Client
 from moved import HUGE, NAMES, carried, contents, every_pair, filled, killed_at, made, opened, url_on
+from peewee import PostgresqlDatabase
 from places import Place
 from rig import FakeClock, forked, lane_of
 
@@ -387,6 +389,29 @@ def test_older_tables_are_refused_with_the_command_that_upgrades_them(two):
     two.ask(0, "DELETE FROM flagsweep_schema WHERE version > 2")
     with pytest.raises(FlagSweepError, match="run 'flagsweep init'"):
         two.move()
+
+
+@sqlite
+def test_older_tables_there_are_upgraded(two):
+    two.source.handler("work")(lambda n: None).raise_flag(1)
+    Path(two.target.path).touch()
+    dialect = two.target.connections.dialect
+    for version, step in enumerate(dialect.steps[:2], 1):
+        for statement in step:
+            two.ask(1, statement)
+        two.ask(1, f"INSERT INTO flagsweep_schema (version, applied_at) VALUES ({version}, 1)")
+    two.move()
+    assert len(two.agree()["flag"]) == 1
+
+
+@pytest.mark.parametrize("pair", ["sqlite-postgresql"])
+def test_a_target_may_be_a_peewee_database_over_psycopg_2(two):
+    pytest.importorskip("psycopg2")
+    filled(two.source)
+    target = PostgresqlDatabase(two.urls[1], prefer_psycopg3=False)
+    two.source.move(target)
+    target.close()
+    two.agree()
 
 
 @sqlite
