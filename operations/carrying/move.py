@@ -141,7 +141,7 @@ class Move:
         if ours is not None and ours["to"] != self._there.where:
             went = "was" if ours.get("state") == "moved" else "is being"
             raise FlagSweepError(
-                f"{self._here.where} {went} moved to {ours['to']}: go on with that, or give it up with 'flagsweep resume'"
+                f"{self._here.where} {went} moved to {ours['to']}: go on with that, or give it up with 'flagsweep resume --all'"
             )
         if ours is None or theirs is None or theirs.get("id") != ours["id"]:
             begun = theirs is not None and theirs.get("made") == self._here.made_at() and theirs.get("state") != "open"
@@ -162,7 +162,7 @@ class Move:
             self._there.set_pause(self._paused(f"is being moved here from {self._here.where}"))
 
     def _begin_here(self) -> dict[str, Any]:
-        reason = f"is being moved to {self._there.where}; 'flagsweep move' goes on with it, 'flagsweep resume' gives it up"
+        reason = f"is being moved to {self._there.where}; 'flagsweep move' goes on with it, 'flagsweep resume --all' gives it up"
         ours: dict[str, Any] = {"id": secrets.token_hex(8), "to": self._there.where, "state": "moving", "reason": reason}
         ours |= {"before": self._here.pause()}
         with self._here.connections.write():
@@ -247,7 +247,9 @@ class Move:
         with there.connections.write():
             there.note(self._there_says)
         now = self._clock.now()
-        reason = f"was moved to {there.where} at {utc(now):%Y-%m-%d %H:%M:%S} UTC; 'flagsweep resume' would do its flags twice"
+        reason = (
+            f"was moved to {there.where} at {utc(now):%Y-%m-%d %H:%M:%S} UTC; 'flagsweep resume --all' would do its flags twice"
+        )
         here.note({**ours, "state": "moved", "reason": reason, "at": now, **self._raised_by_now(now)})
         here.set_pause(self._paused(reason))
 
