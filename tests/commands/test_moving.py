@@ -65,6 +65,7 @@ def test_a_move_asks_says_what_was_done_and_what_comes_next_and_tells_no_passwor
     assert "geheim" not in unreached.output and "127.0.0.1" in unreached.output
 
 
+@pytest.mark.long
 def test_a_move_beside_a_consumer_names_it(shop, folder, command, until):
     shop.send.raise_flag(1)
     consumer = command("run")

@@ -101,6 +101,7 @@ def test_a_file_stands_at_its_path_once_it_is_whole(flags, tmp_path):
 GARBAGE = ("'x'", "-1", "9223372036854775807", "9e999", "X'00ff'", "CAST(X'41ff42' AS TEXT)", "CAST(X'410042' AS TEXT)")
 
 
+@pytest.mark.long
 def test_damaged_rows_come_back_as_they_were(flags, target):
     work = flags.handler("work")(lambda n: None)
     columns = [name for name in shapes()["flag"].columns if name not in ("id", "state", "kind", "key")]

@@ -273,6 +273,7 @@ def test_killed_at_every_step_it_goes_on_and_nothing_is_lost_or_doubled(two, mon
     assert {gate.sort for gate in two.target.gates()} == {"kind"} and "was moved to" in two.source.gates()[0].why
 
 
+@pytest.mark.long
 @every_pair
 def test_killed_at_every_step_beside_a_site_that_goes_on_nothing_is_lost_or_doubled(two, monkeypatch):
     monkeypatch.setattr("flagsweep.operations.carrying.copying.PAGE", 30)
@@ -289,6 +290,7 @@ def test_killed_at_every_step_beside_a_site_that_goes_on_nothing_is_lost_or_doub
     assert len(there["flag"]) == 100 and len(there["history"]) == step - 1
 
 
+@pytest.mark.long
 @every_pair
 def test_killed_five_times_at_random_it_goes_on_and_nothing_is_lost_or_doubled(two):
     rows = 8_000
@@ -345,6 +347,7 @@ GARBAGE = ("'x'", "-1", "9223372036854775807", "9e999", "X'00ff'", "CAST(X'41ff4
 DAMAGED = sorted(set(Flag._meta.fields) - {"id", "state", "kind", "key"})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pair", ["sqlite-sqlite", "sqlite-postgresql", "sqlite-mysql"])
 def test_what_a_hand_has_damaged_arrives_as_it_was_or_dead_and_says_what_it_was(two):
     work = two.source.handler("work")(lambda n: None)

@@ -101,6 +101,7 @@ def test_rows_of_peewee_and_of_tables_by_name_are_looked_at_on_every_database(fl
     assert sorted(flag.key for flag in flags.find()) == sorted([str(ids[0]), str(ids[2])])
 
 
+@pytest.mark.long
 def test_many_rows_are_raised_page_by_page(people):
     people.when(Person.greet, kind="greet")(lambda person: None)
     with people.database:
