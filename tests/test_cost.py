@@ -11,13 +11,16 @@ from playhouse.test_utils import assert_query_count, count_queries
 
 from flagsweep import Backoff, FlagSweep, Raised, Retry
 from flagsweep.config import SECOND
+from flagsweep.consumer.outlook import Running
 from flagsweep.databases import sqlite
 from flagsweep.databases.raising import Terms
 from flagsweep.databases.sqlite import census
 from flagsweep.databases.sqlite import counts as of_counts
 from flagsweep.databases.sqlite import flags as of_flags
 from flagsweep.databases.way import is_open
+from flagsweep.operations.outlook import Outlook
 from flagsweep.sweep.claims import Step
+from flagsweep.sweep.totals import Totals
 from flagsweep.testing import FakeClock
 
 NOW = 1_767_225_600 * SECOND  # 2026-01-01 00:00 UTC
@@ -203,6 +206,17 @@ def test_what_is_up_is_counted_in_indexes_that_have_nothing_but_its_state(planne
     scans = [step for step in on_flags if step.startswith("SCAN")]
     allowed = ("INDEX flagsweep_claimed", "INDEX flagsweep_dead_group")
     assert all(any(index in step for index in allowed) for step in scans), "of what waits or is dead each kind is a range"
+
+
+def test_monitoring_reads_of_the_flags_no_more_than_an_index_hands_it(planned):
+    with count_queries() as counter:
+        planned.flags.check()
+        assert Outlook(planned.flags, Running({}, Totals(), lambda: 1)).answer("/metrics").status == 200
+    asked = [text for text in texts(counter) if "flagsweep_flag" in text]
+    assert len(asked) >= 5
+    for text in asked:
+        steps = [step for step in plan_of(planned, text) if "flagsweep_flag" in step]
+        assert steps and all(step.startswith("SEARCH") and "INDEX flagsweep_" in step for step in steps), (text, steps)
 
 
 def test_a_result_is_found_through_the_index_of_its_flag(planned):

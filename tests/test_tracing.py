@@ -206,6 +206,7 @@ print([name for name in sys.modules if name.startswith(("opentelemetry", "promet
 """
 
 
+@pytest.mark.long
 def test_a_site_that_traces_nothing_loads_nothing_for_it(db_path, env):
     done = subprocess.run([sys.executable, "-c", WITHOUT, str(db_path)], env=env, capture_output=True, text=True, timeout=60)
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
