@@ -68,6 +68,7 @@ MUCH = 256
 class PostgresqlChecks(Server):
     """Answer what people ask."""
 
+    ordered = "ORDER BY died_as, died_at "
     latest = "SELECT died_at FROM flagsweep_flag {where} ORDER BY died_as DESC, died_at DESC LIMIT 1"
     """As the index has them: of those without a cause it would look through all for the greatest."""
 
