@@ -16,6 +16,7 @@ from ...databases.connections import Connections
 from ...errors import ConfigError
 from ..flags import STATES
 from .lines import Writing, header
+from .side import NOTE, Side
 from .tables import goes, shapes
 
 PAGE = 2000
@@ -68,9 +69,10 @@ class Export:
         try:
             with self._connections.explained("nothing was exported"), self._dialect.snapshot(self._db):
                 writing.begin(header(self._dialect.name, self._clock.now(), self._tables, self._only))
+                paused = self._before_a_move()
                 for name in self._tables:
                     for rows in self._dialect.all_of(self._db, shapes()[name], PAGE):
-                        writing.add(name, [row for row in rows if self._is_wanted(name, row)])
+                        writing.add(name, [paused(name, row) for row in rows if self._is_wanted(name, row)])
                         done += len(rows)
                         if progress is not None:
                             progress(done)
@@ -79,6 +81,21 @@ class Export:
             self._connections.close_engine()
         said = writing.end(ids)
         return Exported(said["counts"], said["sha256"])
+
+    def _before_a_move(self) -> Callable[[str, Record], Record]:
+        """Return what gives back to the gate of all the pause that it had before a move has paused it: that is true here alone."""
+        here = Side(self._connections, self._clock, "", NOTE)
+        noted, shape = here.noted(), shapes()["gate"]
+        if noted is None or noted.get("reason") != here.pause()["reason"]:
+            return lambda name, row: row
+        before = {shape.columns.index(column): value for column, value in noted["before"].items()}
+
+        def given_back(name: str, row: Record) -> Record:
+            if name != "gate" or _value(shape, row, "sort") != "all":
+                return row
+            return tuple(before.get(place, value) for place, value in enumerate(row))
+
+        return given_back
 
     def _is_wanted(self, name: str, row: Record) -> bool:
         shape = shapes()[name]

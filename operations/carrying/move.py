@@ -21,7 +21,7 @@ from ...payloads import Item
 from ..pauses import by_whom
 from ..site import Site
 from .copying import FEW, LONG, Copying
-from .side import PAUSE, Side
+from .side import NOTE, PAUSE, Side
 from .tables import LEFT_BEHIND, shapes
 
 PASSES = 4
@@ -302,7 +302,7 @@ def move(site: Site, to: Any, progress: Callable[[str, int, int], Any] | None = 
     settings = site.settings
     there = open_connections(to, settings.driver, settings.notify)
     here = site.connections
-    ours, theirs = (Side(each, site.clock, settings.state_dir, note) for each, note in ((here, "move:to"), (there, "move:from")))
+    ours, theirs = (Side(each, site.clock, settings.state_dir, note) for each, note in ((here, NOTE), (there, "move:from")))
     own = sorted(kind for kind, handler in site.handlers.items() if handler.rows is not None)
     try:
         return Move(ours, theirs, progress, own).move()

@@ -22,6 +22,8 @@ from .tables import shapes
 PAUSE = ("paused_at", "paused_by", "paused_until", "reason")
 """The columns of a gate's pause."""
 
+NOTE = "move:to"
+"""The fact of the database that is left."""
 LOCK = "move"
 """The name under which a move holds a server's database, so that no second one goes on beside it."""
 
@@ -33,8 +35,6 @@ class Side:
     """
 
     def __init__(self, connections: Connections, clock: Clock, state_dir: str, note: str):
-        if connections.in_memory:
-            raise ConfigError("a database in memory is nobody else's: nothing is moved from it or into it")
         self.connections = connections
         self.dialect = connections.dialect
         self.db = connections.engine
@@ -53,6 +53,8 @@ class Side:
 
         :raises LeaseHeld: where a consumer lives, or another move goes on.
         """
+        if self.connections.in_memory:
+            raise ConfigError("a database in memory is nobody else's: nothing is moved from it or into it")
         with ExitStack() as stack:
             leases = Leases(self.connections, folder_for(self._store, self._state_dir))
             stack.callback(leases.close)

@@ -248,6 +248,14 @@ def test_an_export_is_of_one_moment(source, monkeypatch):
     assert keys == {f'{{"n":{n}}}' for n in range(20)}
 
 
+def test_a_database_that_was_moved_is_exported_without_the_pause_of_the_move(flags, target, tmp_path):
+    flags.handler("work")(lambda n: None).raise_flag(1)
+    flags.pause(reason="night", by="ada")
+    flags.move(f"sqlite:///{tmp_path / 'moved.db'}")
+    imported(target, exported(flags))
+    assert [gate.why for gate in target.gates()] == ["all paused by ada: night"]
+
+
 def test_tables_that_are_missing_are_said_so(tmp_path, clock):
     flags = opened(f"sqlite:///{tmp_path / 'new.db'}", clock, tmp_path)
     with pytest.raises(FlagSweepError, match="no database"):

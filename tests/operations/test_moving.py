@@ -15,7 +15,7 @@ from peewee import PostgresqlDatabase
 from places import Place
 from rig import FakeClock, forked, lane_of
 
-from flagsweep import ConfigError, FlagSweepError, LeaseHeld
+from flagsweep import ConfigError, DatabaseAway, FlagSweepError, LeaseHeld
 from flagsweep.models import Flag
 from flagsweep.operations.carrying.tables import LEFT_BEHIND, shapes
 from flagsweep.operations.info import FlagInfo
@@ -235,6 +235,26 @@ def test_what_changes_in_the_last_moment_is_caught_up(two, monkeypatch, few):
     two.move()
     there = two.agree()
     assert len(there["flag"]) == 20 and len(there["history"]) == 1
+
+
+@pytest.mark.parametrize("pair", ["postgresql-sqlite", "mysql-sqlite"])
+def test_what_an_open_transaction_has_raised_is_waited_for_and_comes_too(two, monkeypatch):
+    monkeypatch.setattr("flagsweep.operations.carrying.move.WAIT", 1)
+    work = two.source.handler("work")(lambda n: None)
+    work.raise_flag(1)
+    columns = "kind, key, payload, due_at, raised_at"
+    other = Client(two.urls[0])
+    other.ask("BEGIN")
+    other.ask(f"INSERT INTO flagsweep_flag ({columns}) VALUES ('work', 'late', '{{}}', 1, 1)")
+    work.raise_flag(2)
+    with pytest.raises(DatabaseAway, match="somebody has a transaction open that writes flags"):
+        two.move()
+    assert "is being moved to" in two.source.gates()[0].why
+    other.ask("COMMIT")
+    other.close()
+    two.move()
+    assert [flag.key for flag in two.target.find()] == ['{"n":1}', "late", '{"n":2}']
+    two.agree()
 
 
 @every_pair
