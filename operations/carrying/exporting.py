@@ -83,7 +83,7 @@ class Export:
         return Exported(said["counts"], said["sha256"])
 
     def _before_a_move(self) -> Callable[[str, Record], Record]:
-        """Return what gives back to the gate of all the pause that it had before a move has paused it: that is true here alone."""
+        """Return what gives back to the gate of all the pause that it had before a move paused it: that is true here alone."""
         here = Side(self._connections, self._clock, "", NOTE)
         noted, shape = here.noted(), shapes()["gate"]
         if noted is None or noted.get("reason") != here.pause()["reason"]:

@@ -109,7 +109,7 @@ class Writing:
 
         :param ids: the highest id that each table ever gave.
         """
-        said = {"counts": dict(self.counts), "ids": ids, "sha256": self._checksum.hexdigest()}
+        said = {"counts": dict(+self.counts), "ids": ids, "sha256": self._checksum.hexdigest()}
         self._out.write(_encode({"end": said}).encode() + b"\n")
         return said
 
