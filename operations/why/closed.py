@@ -12,15 +12,29 @@ from ...gates.breaker import fresh_from as next_probe
 from ...gates.closings import quiet_hours
 from ...gates.shut import ALL
 from ...handlers import Handler
-from ...models import Flag, Gate
+from ...models import Flag, Gate, fact
 from .answer import Said
 from .case import Case
+from .people import noted
 from .words import is_time, since, until
+
+MOVES = ("was moved to ", "is being moved ")
+"""How the reason begins for which a move pauses a database."""
 
 
 def all_paused(case: Case, flag: Flag) -> Said | None:
     """Somebody has paused everything."""
     return paused(case, flag, ALL, "")
+
+
+def moved(case: Case, flag: Flag) -> Said | None:
+    """The flags of this database were moved to another, or are just being moved, so that none is done twice."""
+    row = case.shut.row(ALL, "")
+    to, here = (fact(case.db, name) for name in ("move:to", "move:from"))
+    if row is None or (ALL, "") not in case.shut.all_pauses(case.now) or not str(row.reason).startswith(MOVES):
+        return None
+    where = case.connections.where if here is not None and "moved here" in str(row.reason) else noted(to).get("to", "URL")
+    return Said({"since": since(row.paused_at or None, case.now), "moved": row.reason, "to": where}, row.paused_at or None)
 
 
 def lane_paused(case: Case, flag: Flag) -> Said | None:
@@ -38,6 +52,8 @@ def kind_paused(case: Case, flag: Flag) -> Said | None:
 def paused(case: Case, flag: Flag, sort: str, name: str) -> Said | None:
     """Return who has paused what goes by a name, where that holds for longer than the flag is not due."""
     row = case.shut.row(sort, name)
+    if sort == ALL and moved(case, flag) is not None:
+        return None
     if row is None or (sort, name) not in case.shut.all_pauses(case.now) or _is_over_by_then(row.paused_until, flag, case.now):
         return None
     ends = "until somebody resumes it" if row.paused_until is None else f"until {until(row.paused_until, case.now)}"

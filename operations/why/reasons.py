@@ -55,6 +55,14 @@ UNUSED = Reason(
 
 WAITING = (
     Reason(
+        "moved",
+        "Nothing is begun in this database {since}: it {moved}.",
+        "have the site use the other database; 'flagsweep move' ends a move that was cut short, and takes what was raised since",
+        "flagsweep move --to {to}",
+        closed.moved,
+        9,
+    ),
+    Reason(
         "damaged",
         "Its row is damaged: {problems}.",
         "raise it again, or take it down",

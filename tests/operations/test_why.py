@@ -143,6 +143,20 @@ def test_a_pause_says_by_whom_since_when_and_until_when(running, pause):
     assert running.why(lane="default").what == "lane default"
 
 
+def test_a_database_that_was_moved_away_is_not_to_be_resumed(running, tmp_path):
+    flag = idle(running).raise_flag(1).id
+    running.store.connections.engine.connect(reuse_if_open=True)
+    with running.store.connections.write() as db:
+        said = json.dumps({"to": "postgresql://db/new", "state": "moved"})
+        running.connections.dialect.note_fact(db, "move:to", said, NEW_YEAR)
+    running.connections.close_engine()
+    running.pause(by="ann", reason="was moved to postgresql://db/new at 2026-01-01 00:00:00 UTC")
+    for found in (running.why(flag), running.why("work"), running.why()):
+        assert (found.code, found.command) == ("moved", "flagsweep move --to postgresql://db/new")
+        assert "it was moved to postgresql://db/new" in found.text and "resume" not in found.command
+        assert "all-paused" not in codes(found)
+
+
 def test_a_pause_that_ends_before_a_flag_is_due_is_not_in_its_way(running):
     flag = idle(running).using(delay="3h").raise_flag(1).id
     running.pause(until="2h")
