@@ -24,9 +24,11 @@ if TYPE_CHECKING:  # Each view is entered when it is asked for: a consumer, and 
     from .gate_info import GateInfo
     from .gates import Gates
     from .health import Health
+    from .history import HistoryLines
     from .info import FlagInfo
     from .kinds import KindInfo
     from .outlook import Outlook
+    from .prune import Pruned
     from .reconcile import Discrepancy
     from .results import Result
     from .running import InHand
@@ -369,6 +371,50 @@ class Desk(Site):
         from .carrying.move import move
 
         return move(self, to, progress)
+
+    def history(
+        self,
+        kind: str | None = None,
+        key: str | None = None,
+        flag: int | None = None,
+        event: str | None = None,
+        since: object = None,
+        until: object = None,
+        limit: int | None = 100,
+    ) -> HistoryLines:
+        """Return what happened to flags, newest first, for as long as that is kept.
+
+        :param event: ``failed``, ``dead``, ``succeeded``, ``discarded``, ``expired``, ``skipped`` or ``lowered by hand``.
+        :param since: a ``datetime`` with a time zone, or how long ago: seconds, a ``timedelta`` or text such as ``"2h"``. So is
+            ``until``.
+        :param limit: the most lines; None for all.
+        """
+        from .history import history
+
+        wanted = {"kind": kind, "key": key, "flag": flag, "event": event, "since": since, "until": until}
+        return history(self.connections, self.clock, limit, **wanted)
+
+    def prune(
+        self,
+        older_than: Any = None,
+        *,
+        dead: bool = False,
+        dry_run: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> Pruned:
+        """Delete history and counts that are older than they are kept; return how many lines of each. Consumers do the same by
+        and by, as the settings say.
+
+        :param older_than: seconds, a ``timedelta`` or text such as ``"30d"``: whatever is older goes. Without it, as the
+            settings keep_history, history_rows and keep_counts say.
+        :param dead: discard flags that have been dead for so long, too, with a line of history for each.
+        :param dry_run: only count.
+        :param progress: called between two transactions with how many are done.
+        :raises ConfigError: for the dead without ``older_than``.
+        """
+        from .prune import prune
+
+        return prune(self, older_than, dead, dry_run, progress)
 
     def _dead(self) -> Dead:
         from .dead import Dead

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from peewee import Database, fn
 
@@ -12,7 +12,7 @@ from ..config import SECOND
 from ..databases.connections import Connections
 from ..databases.counts import COLUMNS, DURATIONS, MOSTS, SUMS
 from ..databases.pacer import Pacer
-from ..databases.pages import PAGE, SHARE
+from ..databases.pages import PAGE, SHARE, Progress
 from ..gates.rates import state_of
 from ..models import Consumer, Count, Gate, History, Hold, Pulse
 from .tally import MINUTE
@@ -37,9 +37,11 @@ FINE = 2 * 86400
 class Records:
     """Thin out what is kept of what was done."""
 
-    def __init__(self, connections: Connections):
+    def __init__(self, connections: Connections, progress: Progress = None):
         self._connections = connections
         self._engine = connections.engine
+        self._progress = progress
+        self._gone = 0
 
     def prune(self, keep: Mapping[str, float], most: int, now: int) -> int:
         """Delete history that is older than it is kept, and what is more than so many lines; return how many.
@@ -51,6 +53,33 @@ class Records:
             gone += self._delete((History.event == event) & (History.at < now - int(seconds * SECOND)), History.at)
         oldest = now - int(max(keep.values()) * SECOND)
         return gone + self._delete(History.at < oldest, History.at)
+
+    def outdated(self, keep: Mapping[str, float], most: int, now: int) -> int:
+        """Return how many lines ``prune`` would delete just now."""
+        last = (self._engine_scalar(fn.MAX(History.id)) or 0) - most
+        old = (History.id <= last) | (History.at < now - int(max(keep.values()) * SECOND))
+        for event, seconds in keep.items():
+            old |= (History.event == event) & (History.at < now - int(seconds * SECOND))
+        return int(next(iter(History.select(fn.COUNT(History.id)).where(old).tuples().execute(self._engine)))[0])
+
+    def counts_before(self, at: int) -> int:
+        """Return how many counts there are of before a moment."""
+        query = Count.select(fn.COUNT(Count.at)).where(Count.span.in_([MINUTE, HOUR]), Count.at < at)
+        return int(next(iter(query.tuples().execute(self._engine)))[0])
+
+    def forget_counts(self, at: int) -> int:
+        """Delete the counts of before a moment, a minute's or an hour's at a time; return how many."""
+        gone, pacer = 0, Pacer(SHARE, PAGE)
+        for span in (MINUTE, HOUR):
+            old = Count.select(Count.at).where(Count.span == span, Count.at < at).order_by(Count.at).tuples()
+            while found := list(old.limit(1).execute(self._engine)):
+                pacer.turn()
+                with self._connections.write():
+                    began = time.monotonic()
+                    these = (Count.span == span) & (Count.at == found[0][0])
+                    gone += Count.delete().where(these).execute(self._engine)
+                pacer.ended(began, 1)
+        return gone
 
     def _engine_scalar(self, value: Any) -> Any:
         return next(iter(History.select(value).tuples().execute(self._engine)))[0]
@@ -68,6 +97,9 @@ class Records:
                 began = time.monotonic()
                 gone += History.delete().where(History.id.in_(ids)).execute(self._engine)
             pacer.ended(began, len(ids))
+            self._gone += len(ids)
+            if self._progress is not None:
+                self._progress(self._gone)
         return gone
 
     def forget_gates(self, now: int) -> int:
@@ -157,3 +189,57 @@ def added_up(rows: Iterable[Mapping[str, Any]], **named: Any) -> tuple:
     mosts = {name: max((row[name] for row in values), default=0) for name in MOSTS}
     row = {**named, **sums, **mosts}
     return tuple(row[name] for name in COLUMNS)
+
+
+class Wanted(NamedTuple):
+    """Say which lines of history are asked for; None: any. Times are in microseconds UTC."""
+
+    kind: str | None = None
+    key: str | None = None
+    flag: int | None = None
+    event: str | None = None
+    since: int | None = None
+    until: int | None = None
+
+
+def lines(db: Database, wanted: Wanted, most: int, look: int) -> tuple[list[History], int | None]:
+    """Return lines of history, newest first, and the time before which nobody has looked; None: all was looked at.
+
+    One index is gone down from the newest line, no further than ``look`` lines: what it does not have is compared line by line.
+    """
+    within = _within(wanted)
+    if wanted.flag is not None:
+        drive, end = [History.flag == wanted.flag], None
+    else:
+        drives = [
+            [getattr(History, name) == getattr(wanted, name)] for name in ("kind", "event") if getattr(wanted, name) is not None
+        ]
+        ends = [(_end(db, [*each, *within], look), each) for each in drives or [[]]]
+        end, drive = min(ends, key=lambda found: found[0] or 0)
+    others = [] if end is None else [History.at > end]
+    for name in ("kind", "key", "event"):
+        if (value := getattr(wanted, name)) is not None and not any(each.lhs is getattr(History, name) for each in drive):
+            others.append(_unindexed(getattr(History, name)) == value)
+    query = _where(History.select(), [*drive, *within, *others]).order_by(History.at.desc(), History.id.desc()).limit(most)
+    found = list(query.execute(db))
+    return found, None if len(found) == most else end
+
+
+def _within(wanted: Wanted) -> list[Any]:
+    since = [] if wanted.since is None else [History.at >= wanted.since]
+    return since + ([] if wanted.until is None else [History.at < wanted.until])
+
+
+def _end(db: Database, where: list[Any], look: int) -> int | None:
+    """Return the time of the line that is one too many to look at; the index alone is read for it."""
+    found = _where(History.select(History.at), where).order_by(History.at.desc()).limit(1).offset(look).tuples().execute(db)
+    return next((row[0] for row in found), None)
+
+
+def _where(query: Any, conditions: list[Any]) -> Any:
+    return query.where(*conditions) if conditions else query
+
+
+def _unindexed(field: Any) -> Any:
+    """Return a column such that no index is gone through for it."""
+    return fn.COALESCE(field, "")

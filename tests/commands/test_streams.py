@@ -45,6 +45,8 @@ COMMANDS = {
     "check": ["--no-consumer"],
     "dead": [],
     "doctor": [],
+    "history": [],
+    "prune": ["--yes"],
     "top": [],
     "drain": ["--wait", "5"],
     "deploy": ["systemd"],
