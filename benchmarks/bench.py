@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import answers
 import as_service
 import before
 import embedded
@@ -56,6 +57,7 @@ BENCHMARKS = {
     "old-snapshot": servers.old_snapshot,
     "full-table": servers.full_table,
     "backlog": servers.backlog,
+    "answers": answers.answers,
     "move": moving.move,
     "watching": watching.watching,
 }
