@@ -56,6 +56,7 @@ class FlagSweep(Registry, Desk, Tells, InApplication):
         self._opening = Opening(self.clock, {"database": database, "queue": queue, **settings}, Inline(self._duties))
         super().__init__(self._opening.handlers)
         self._teller = Teller(self._opening)
+        self._opening.prepare = lambda opened: self._teller.prepare(opened, self._handlers, self._send_daily)
         self._around: list[Surrounding] = []
         self.host: Any = None
         """The application that this is embedded in: the last, where several were made."""
@@ -257,6 +258,7 @@ class FlagSweep(Registry, Desk, Tells, InApplication):
             self._surroundings(),
             self.also,
             self._watched,
+            self._teller.promises(),
         )
 
     def nudge(self, lane: str) -> None:

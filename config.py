@@ -139,6 +139,14 @@ class Settings:
     """A URL that is called once a minute while all is well, so that whoever waits for it rings the alarm once it stays away."""
     log: str = "text"
     """How ``run`` and ``sweep`` write their log to stderr: ``text``, or ``json``, with an event for each verb, a line each."""
+    smtp: str = field(default="smtp://localhost", repr=False)
+    """The server that sends mail: ``smtp://user:password@host:587`` (encrypted where it can be) or ``smtps://...:465``."""
+    mail_from: str = ""
+    """Whom mail is from; by default ``flagsweep@`` this host."""
+    digest: Mapping[str, str] = field(default_factory=dict)
+    """A page by mail each day, as ``{"to": "owner@example.org", "at": "07:30"}``; without ``to`` to whom ``tell`` names."""
+    tell: Sequence[str] = field(default=(), repr=False)
+    """Who hears of deaths and broken promises: addresses, and URLs of apprise such as ``tgram://...``, with spaces between."""
     sentry: bool | str = True
     """What Sentry is told of failures, where the site has set up ``sentry_sdk``: ``True`` (first failed attempts and deaths, one
     event for each cause and hour), ``"final"`` (deaths alone) or ``False``."""
@@ -266,6 +274,12 @@ def _check(problems: Problems, name: str, value: Any) -> Any:
         problems.found.append(f"nudge must be 'auto', 'on' or 'off', got {value!r}")
     if name == "notify" and value not in ("raise", "trigger", "off"):
         problems.found.append(f"notify must be 'raise', 'trigger' or 'off', got {value!r}")
+    if name in ("smtp", "mail_from"):
+        return _text(problems, value, name)
+    if name == "digest":
+        return _digest(problems, value)
+    if name == "tell":
+        return _targets(problems, value)
     if name == "sentry":
         return _sentry(problems, value)
     if name == "timezone":
@@ -277,6 +291,39 @@ def _check(problems: Problems, name: str, value: Any) -> Any:
     if name == "queue_key":
         return _keys(problems, value)
     return value
+
+
+def _text(problems: Problems, value: Any, name: str) -> str:
+    if not isinstance(value, str) or not value.isprintable():
+        problems.found.append(f"{name} must be printable text")  # It may hold a password.
+        return ""
+    if name == "smtp" and not re.match(r"smtps?://[^/]", value):
+        problems.found.append(f"smtp must be 'smtp://user:pw@host:587' or 'smtps://user:pw@host:465', got {hidden(value)!r}")
+    return value
+
+
+def _digest(problems: Problems, value: Any) -> dict[str, str]:
+    """Return to whom a digest goes, and when: of text such as ``owner@example.org 07:30``, too."""
+    if isinstance(value, str):
+        to, _, at = value.strip().rpartition(" ")
+        value = {"to": to, "at": at} if ":" in at else {"to": value.strip()}
+    value = {"at": "07:30", "to": "", **value} if isinstance(value, Mapping) else {}
+    if set(value) != {"at", "to"} or not all(isinstance(each, str) and each.isprintable() for each in value.values()):
+        problems.found.append("digest must be as {'to': 'owner@example.org', 'at': '07:30'}")
+    elif not re.fullmatch(r"([01]?\d|2[0-3]):[0-5]\d", value["at"]):
+        problems.found.append(f"digest: at must be a time of day such as '07:30', got {value['at']!r}")
+    return dict(value)
+
+
+def _targets(problems: Problems, value: Any) -> tuple[str, ...]:
+    """Return whom to tell. No message shows a URL: it holds a secret."""
+    given = value.split() if isinstance(value, str) else value
+    if not isinstance(given, Sequence) or not all(isinstance(each, str) for each in given):
+        problems.found.append("tell must be a list of addresses and URLs, such as ['owner@example.org', 'tgram://...']")
+        return ()
+    if not all(each.isprintable() and ("://" in each or "@" in each) for each in given):
+        problems.found.append("tell must name addresses (owner@example.org) and URLs of apprise (tgram://...): one is neither")
+    return tuple(given)
 
 
 def _sentry(problems: Problems, value: Any) -> bool | str:

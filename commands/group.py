@@ -120,6 +120,7 @@ SECTIONS = {
         "history": ("history.history", "Show what happened to flags, newest first."),
         "gates": ("gates.gates", "Show what is closed or limited just now, and why."),
         "check": ("check.check", "Say in one line whether all is well, for monitoring."),
+        "digest": ("digest.digest", "Tell on one page how the site is, what died and failed lately, and what mends it."),
         "doctor": ("status.doctor", "Check the database and what it stands on."),
         "reconcile": ("reconcile.reconcile", "Look for rows and flags that do not fit together, and mend that."),
     },

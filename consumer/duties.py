@@ -7,7 +7,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ..config import TASKS, Clock, Settings
 from ..errors import ConfigError
@@ -24,6 +24,21 @@ MOST_THREADS = 4096
 """Threads and tasks of all lanes of a consumer: a thread has a stack and a connection or two, each a slot in the black box."""
 
 
+OWN_LANE = "flagsweep"
+"""The lane of what flagsweep does itself, which needs no more than a thread."""
+
+
+class Promises(Protocol):
+    """Look whether lanes keep what is promised of them."""
+
+    @property
+    def every(self) -> float:
+        """Seconds from one look to the next."""
+
+    def look(self) -> None:
+        """Look once."""
+
+
 @dataclass(frozen=True)
 class Duties:
     """Hold what a consumer, or a sweep, works with.
@@ -34,6 +49,7 @@ class Duties:
     :param on_outage: called with a kind whose provider has gone, or is back.
     :param around: what each handler runs within, the first outermost.
     :param watch: makes what monitoring asks.
+    :param promises: looks whether lanes keep what is promised of them.
     :param also: the site's own Huey, which runs beside a consumer that stays.
     """
 
@@ -47,6 +63,7 @@ class Duties:
     around: Sequence[Surrounding] = ()
     also: Any = None
     watch: Watch | None = None
+    promises: Promises | None = None
 
     @property
     def path(self) -> Path | None:
@@ -102,7 +119,8 @@ class Duties:
 
         :raises ConfigError: where they are more than a process should have.
         """
-        threads = {name: self.settings.lanes.get(name, self.settings.threads) for name in self.lanes()}
+        usual = {OWN_LANE: 1}
+        threads = {name: self.settings.lanes.get(name, usual.get(name, self.settings.threads)) for name in self.lanes()}
         tasks = self.tasks().values()
         if (total := sum(threads.values()) + sum(tasks)) > MOST_THREADS:
             most = ", ".join(f"{name} {count}" for name, count in sorted(threads.items(), key=lambda item: -item[1])[:5])

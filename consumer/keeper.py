@@ -64,6 +64,8 @@ class Keeper(Chores):
             Chore(self._roll_counts, 3600, now + 90),
             Chore(self._forget_gates, 900, now + 120),
         ]
+        if (promises := duties.promises) is not None:
+            chores.append(Chore(self._watch_promises, promises.every, now + promises.every))
         super().__init__("flagsweep-keeper", tick, chores, clock)
         self._store = store
         self._lanes = lanes
@@ -184,6 +186,11 @@ class Keeper(Chores):
                 OVERDUE,
             )
         self._unknown = overdue
+
+    def _watch_promises(self) -> None:
+        """Have an alarm begin where a lane breaks its promise, and end where it keeps it again."""
+        if self._duties.promises is not None:
+            self._duties.promises.look()
 
     def _prune(self) -> None:
         self._records.prune(self._settings.keep_history, self._settings.history_rows, self._clock.now())

@@ -224,6 +224,8 @@ class Opening:
         """What is around all that is the site's own."""
         self.ask: Callable[[], Mapping[str, Any]] | None = None
         """Asked once, at the first use, for what a host's own settings say."""
+        self.prepare: Callable[[Opened], None] | None = None
+        """Called once settings are known."""
         self._opened: Opened | None = None
         self._lock = threading.RLock()
 
@@ -336,6 +338,8 @@ class Opening:
                         if handler.rows is not None:
                             handler.rows.enter(opened.connections, opened.over)
                     self._opened = opened
+                    if self.prepare is not None:
+                        self.prepare(opened)
         self._opened.check()
         return self._opened
 

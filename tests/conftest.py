@@ -56,6 +56,7 @@ def pytest_itemcollected(item):
 
 
 _ON_SERVERS = (
+    "alarms",
     "alive",
     "applications",
     "async",
@@ -67,6 +68,7 @@ _ON_SERVERS = (
     "counting",
     "damage",
     "dead",
+    "digest",
     "django",
     "django_connections",
     "django_tasks",
@@ -94,6 +96,7 @@ _ON_SERVERS = (
     "over_further",
     "pace",
     "pauses",
+    "people",
     "pinging",
     "promises",
     "prune",
