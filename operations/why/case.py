@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import nullcontext, suppress
 from functools import cached_property
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from ...config import SECOND
 from ...databases.counts import DURATIONS
+from ...databases.errors import DATABASE_ERRORS
 from ...durations import span
 from ...gates.shut import Shut
 from ...handlers import Handler
@@ -140,6 +142,13 @@ class Case:
         earlier = self.dialect.due_behind(self.db, due.kind, due.priority, flag.due_at - 1, most)
         same = (WAITING, Flag.kind == flag.kind, Flag.priority == flag.priority, Flag.due_at == flag.due_at, Flag.id < flag.id)
         return earlier + Flag.select(Flag.id).where(*same).limit(most).count(self.db)
+
+    def newest_id(self) -> int:
+        """Return the highest id that a flag was ever given; where this user may not know that, of those that are up."""
+        dialect, db = self.dialect, self.db
+        with suppress(*DATABASE_ERRORS), dialect.undoable(db) if dialect.in_transaction(db) else nullcontext():
+            return int(dialect.highest_id(db, Flag._meta.table_name))
+        return next((flag.id for flag in self.flags(Flag.id > 0, order=(Flag.id.desc(),))), 0)
 
     # Paces.
 

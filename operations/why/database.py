@@ -51,7 +51,7 @@ def full_disk_of(file: Path | None) -> Said | None:
 def unused(case: Case) -> Said | None:
     """No flag was ever raised in this database, and no consumer has ever run on it: it is not the one that the site uses."""
     people = case.people
-    if people.left is not None or people.swept is not None or case.dialect.highest_id(case.db, Flag._meta.table_name):
+    if people.left is not None or people.swept is not None or case.newest_id():
         return None
     used = (
         model.select(model._meta.primary_key).limit(1).tuples().execute(case.db) for model in (Consumer, Flag, History, Schedule)

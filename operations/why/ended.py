@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import suppress
 from difflib import get_close_matches
 from itertools import islice
 from typing import Any, NamedTuple
 
+from ...databases.errors import DATABASE_ERRORS
 from ...logs import printable
 from ...models import Flag, History
 from .answer import Said
@@ -87,7 +89,7 @@ def _ended(case: Case, gone: Gone, event: str) -> Said | None:
 
 def gone(case: Case, gone: Gone) -> Said | None:
     """There was a flag of this id, and it is not up any more; of successes no line is kept unless its kind says so."""
-    if gone.id is None or gone.id > _newest(case):
+    if gone.id is None or gone.id > case.newest_id():
         return None
     if gone.line is None:
         return Said({"id": gone.id, "known": "it is not noted how"})
@@ -112,7 +114,7 @@ def never_raised(case: Case, gone: Gone) -> Said | None:
     """There never was such a flag in this database; or whoever raises it has not committed."""
     holder = _uncommitted(case)
     if gone.id is not None:
-        newest = _newest(case)
+        newest = case.newest_id()
         so_far = f"the newest that was ever given is {newest:,}" if newest else "no flag was ever raised in this database"
         return Said({"what": f"flag {gone.id}", "known": so_far, "where": case.connections.where}, more=holder)
     kind = str(gone.kind)
@@ -120,10 +122,6 @@ def never_raised(case: Case, gone: Gone) -> Said | None:
     known = f"other flags of {kind} are up" if up else f"no flag of {kind} is up"
     values = {"what": f"{kind} {gone.key}", "known": known, "where": case.connections.where}
     return Said(values, more=[*_near(case, kind, gone.key), *holder])
-
-
-def _newest(case: Case) -> int:
-    return int(case.dialect.highest_id(case.db, Flag._meta.table_name))
 
 
 def _near(case: Case, kind: str, key: str | None) -> list[str]:
@@ -138,7 +136,9 @@ def _uncommitted(case: Case) -> list[str]:
     if case.dialect.one_writer:
         pids = sorted(writers(case) - {0})
         return [f"The process {pids[0]} has a transaction open in which it may be: nobody sees that yet."] if pids else []
-    found, _ = case.dialect.open_transactions(case.connections.engine, 0)
+    found: list[Any] = []
+    with suppress(*DATABASE_ERRORS):
+        found, _ = case.dialect.open_transactions(case.connections.engine, 0)
     writing = [each for each in found if each.flags is not False and each.idle is not None]
     return [f"The transaction of {writing[0].who} is open, in which it may be: nobody sees that yet."] if writing else []
 

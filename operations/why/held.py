@@ -84,7 +84,9 @@ def _holder(case: Case, id: int) -> Said | None:
     engine = case.connections.engine
     if case.dialect.in_transaction(engine):
         return None
-    found = case.dialect.holder_of(engine, id)
+    found = None
+    with suppress(*DATABASE_ERRORS):  # Such as a user who may read and lock nothing.
+        found = case.dialect.holder_of(engine, id)
     if found is None:
         return None
     idle = [f"It has done nothing for {span(found.idle)}."] if found.idle is not None else []

@@ -1,6 +1,7 @@
 """Why something does not run: each reason, on each database."""
 
 import json
+import os
 import re
 import threading
 from contextlib import closing, contextmanager
@@ -590,6 +591,25 @@ def test_a_kind_of_which_every_run_fails_is_told_with_its_error(running):
 def test_a_database_that_does_not_answer_is_the_reason(tmp_path):
     found = FlagSweep("postgresql://nobody@127.0.0.1:1/none").why(17)
     assert found.code == "database-away" and "127.0.0.1" in found.text
+
+
+def test_a_user_who_may_only_read_gets_an_answer(postgres_url, tmp_path):
+    flags = FlagSweep(postgres_url, state_dir=str(tmp_path))
+    flags.init()
+    flag = idle(flags).raise_flag(1).id
+    flags.connections.close_thread()
+    client, name = Client(postgres_url), f"flagsweep_reader_{os.getpid()}"
+    client.ask(f"CREATE ROLE {name} LOGIN")
+    for sql in (f"GRANT USAGE ON SCHEMA public TO {name}", f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {name}"):
+        client.ask(sql)
+    try:
+        reader = FlagSweep(re.sub("//.*?@", f"//{name}@", postgres_url), state_dir=str(tmp_path))
+        assert [reader.why(what).code for what in (flag, "work", None, 99)] == ["no-consumer"] * 3 + ["never-raised"]
+        reader.connections.close_thread()
+    finally:
+        for sql in (f"DROP OWNED BY {name}", f"DROP ROLE {name}"):
+            client.ask(sql)
+        client.close()
 
 
 def test_json_takes_every_answer(running):
