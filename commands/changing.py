@@ -126,8 +126,9 @@ def _name_missed(
 @click.command()
 @click.argument("kind")
 @click.argument("key")
+@click.option("--yes", is_flag=True, help="For scripts that always give it: a flag that is named is not asked about.")
 @click.pass_obj
-def lower(given: Given, kind: str, key: str) -> None:
+def lower(given: Given, kind: str, key: str, yes: bool) -> None:
     """Take one flag down, whatever its state. A handler that runs just now is not stopped.
 
     \b
