@@ -29,6 +29,10 @@ def history(given: Given, limit: int, as_json: bool, since: str | None, until: s
     """Show what happened to flags, newest first.
 
     How long that is kept say the settings keep_history and history_rows; successes only where their kind has history=True.
+
+    \b
+    flagsweep history --kind send_mail --since 2h
+    flagsweep history --event dead --limit 10
     """
     begin, end = parse_end(since, "--since", "ago"), parse_end(until, "--until", "ago")
     found = given.any_site().history(**wanted, since=begin, until=end, limit=limit + 1)

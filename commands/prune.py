@@ -22,6 +22,10 @@ def prune(given: Given, older_than: str | None, dead: bool, dry_run: bool, yes: 
     """Delete history and counts that are older than they are kept.
 
     Consumers do so by and by, as the settings keep_history, history_rows and keep_counts say.
+
+    \b
+    flagsweep prune --dry-run
+    flagsweep prune --older-than 30d --dead --yes
     """
     if dead and older_than is None:
         raise click.UsageError("--dead discards by age alone: say --older-than, such as 90d")
