@@ -150,8 +150,12 @@ class Settings:
     sentry: bool | str = True
     """What Sentry is told of failures, where the site has set up ``sentry_sdk``: ``True`` (first failed attempts and deaths, one
     event for each cause and hour), ``"final"`` (deaths alone) or ``False``."""
+    restore_check: bool = True
+    """Whether who sweeps looks for signs that the database is a backup or a copy of the one that was swept before, and pauses all
+    until ``flagsweep confirm``."""
     state_dir: str = ""
-    """Folder for what a consumer notes on its own host, where the database is a server; by default below the user's home."""
+    """Folder for what a consumer notes on its own host: where the database is a server, and how far any had come; by default
+    below the user's home."""
 
     @classmethod
     def load(cls, arguments: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Settings:
@@ -284,6 +288,8 @@ def _check(problems: Problems, name: str, value: Any) -> Any:
         return _sentry(problems, value)
     if name == "timezone":
         return problems.take(_zone, value) or "UTC"
+    if name == "restore_check":
+        return problems.take(_truth, value)
     if name == "state_dir" and not isinstance(value, (str, os.PathLike)):
         problems.found.append(f"state_dir must be the path of a folder, got {value!r}")
     if name == "queue":
@@ -380,6 +386,14 @@ def _number(value: Any) -> Any:
         except ValueError:
             pass
     return value
+
+
+def _truth(value: Any) -> bool:
+    said = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false": False, "off": False, "no": False}
+    found = value if isinstance(value, bool) else said.get(value.strip().lower()) if isinstance(value, str) else None
+    if found is None:
+        raise ConfigError(f"restore_check must be True or False, got {value!r}")
+    return found
 
 
 def _zone(value: Any) -> str:

@@ -538,6 +538,18 @@ class SiteVerbs:
         with self.connections.lent("flags were not discarded") as db:
             return self._pages.do(db, found(db, [Flag.state == "dead", *where], keep), drop, progress)
 
+    def drop_waiting(self, where: Sequence[Any], reason: str, now: int, progress: Progress = None) -> int:
+        """Take down flags that wait, with a line of history for each; return how many."""
+
+        def drop(ids: Sequence[int]) -> int:
+            rows = list(Flag.select(Flag.id, Flag.kind, Flag.key).where(Flag.id.in_(ids), Flag.state == "waiting").execute(db))
+            Flag.delete().where(Flag.id.in_([row.id for row in rows]), Flag.state == "waiting").execute(db)
+            record(db, [Event(row.id, row.kind, row.key, "lowered by hand", reason) for row in rows], now)
+            return len(rows)
+
+        with self.connections.lent("flags were not dropped") as db:
+            return self._pages.do(db, found(db, where), drop, progress)
+
     def lower_one(self, kind: str, key: str, now: int) -> bool:
         """Take a flag down, whatever its state; a handler that runs just now goes on, and its result counts for nothing."""
         with self.connections.lent("the flag was not lowered") as db, db.atomic():

@@ -132,6 +132,7 @@ SECTIONS = {
         "prune": ("prune.prune", "Delete history and counts that are older than they are kept."),
         "pause": ("gates.pause", "Have no flag of KIND start, or of a lane, or at all."),
         "resume": ("gates.resume", "Let go on what was paused by that name."),
+        "confirm": ("restored.confirm", "Have a database go on that was restored or copied, and is paused for it."),
         "lane": ("gates.lane", "Give a lane more threads, or fewer, while its consumer runs."),
     },
     "Schedules": {

@@ -86,10 +86,12 @@ def sweep(given: Given, lane: str | None, force: bool, limit: int | None, form: 
         counts = flags.sweep(lane, limit, progress=progress, force=force)
     if as_json:
         print_json({outcome: counts[outcome] for outcome in OUTCOMES})
-    else:
+    elif counts or flags.restored is None:
         click.echo(_summary(counts))
     if stopped:
         raise Failure(f"stopped by {stopped[0]}: what had not started was given back")
+    if not force and flags.restored is not None:
+        raise Failure(given.as_called("nothing was swept: all is paused, 'flagsweep confirm' has it go on"))
     if lane is None and (unknown := _unknown_due(flags)):
         raise Failure(
             f"flags are due of kinds that no handler is known for: {unknown}; "

@@ -34,6 +34,8 @@ def status(given: Given, as_json: bool) -> None:
     if as_json:
         print_json(report)
         return
+    if (held := flags.restored) is not None:
+        click.echo(printable(given.as_called(f"PAUSED: {held.why}; 'flagsweep confirm' says what waits, and has it go on")))
     columns = [Column("lane"), *(Column(title, right=True) for title in ("waiting", "due", "oldest due", "claimed", "dead"))]
     if report["lanes"]:
         print_table(columns, [_lane_row(name, lane) for name, lane in sorted(report["lanes"].items())])

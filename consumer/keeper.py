@@ -32,6 +32,7 @@ class Keeper(Chores):
     :param ask: asks for a sweep of a lane.
     :param rescue: frees what dead consumers had claimed; returns how many flags.
     :param id: returns that of its consumer.
+    :param look_at_stamp: stamps the database, and pauses all where it went back in time.
     """
 
     LONG_LOG = 64 * 1024 * 1024
@@ -45,6 +46,7 @@ class Keeper(Chores):
         rescue: Callable[[], int],
         firing: Firing,
         id: Callable[[], int],
+        look_at_stamp: Callable[[], None] | None = None,
     ):
         store, clock = duties.store, duties.clock
         # On a server a lock must have been free for a while: to take over within two seconds, it is looked at more often.
@@ -66,6 +68,8 @@ class Keeper(Chores):
         ]
         if (promises := duties.promises) is not None:
             chores.append(Chore(self._watch_promises, promises.every, now + promises.every))
+        if look_at_stamp is not None:
+            chores.append(Chore(look_at_stamp, 1, now + 1))
         super().__init__("flagsweep-keeper", tick, chores, clock)
         self._store = store
         self._lanes = lanes

@@ -18,6 +18,7 @@ from .duties import Duties
 from .lanes import make_lanes
 from .membership import Enlisted
 from .rescue import Rescuer
+from .stamping import Stamping
 
 Progress = Callable[[Counter[str]], None]
 
@@ -83,6 +84,9 @@ class Once:
             schema.require(duties.store.connections)
             member = Enlisted(duties)
             stack.callback(member.leave)
+            stamping = Stamping(duties, member)
+            stamping.check()
+            stack.callback(stamping.close)
             Rescuer(member, duties.options_of, duties.on_failed).free_the_dead()
             duties.store.release_orphans(duties.clock.now())
             if self._fires:

@@ -31,6 +31,7 @@ from .membership import Enlisted
 from .outlook import Running
 from .rescue import Rescuer
 from .signals import Signals
+from .stamping import Stamping
 from .terms import RUN, Terms
 from .wakeups import choose_bell
 from .watcher import Watcher
@@ -95,6 +96,7 @@ class Runner:
         self._innocent = False
         self._consumer: _Consumer | None = None
         self._enlisted: Enlisted | None = None
+        self._stamping: Stamping | None = None
         self._tasks: SweepTasks | None = None
         self._lanes: dict[str, Lane] = {}
         self._threads: list[Stoppable] = []
@@ -126,6 +128,8 @@ class Runner:
         """Set everything up that a consumer needs, once it is entered; what has begun where this fails, ``_wind_down`` ends."""
         lanes = make_lanes(self.duties, enlisted, self.stop_requested.is_set, gentle=not self.host.alone, totals=self._totals)
         self._lanes = lanes
+        self._stamping = Stamping(self.duties, enlisted)
+        self._stamping.check()
         tasks = self._tasks = SweepTasks(self.huey, self._lanes, enlisted, self.queue, self._settings.sweepers)
         rescuer = Rescuer(enlisted, self.duties.options_of, self.duties.on_failed, tasks.forget)
         rescuer.free_the_dead()
@@ -176,7 +180,8 @@ class Runner:
         if self._settings.watch != "off":
             bell = choose_bell(self._settings.watch, self._store, self._settings.poll_every, folder)
             self._threads.append(Watcher(self._store, lanes, tasks.ask, bell, duties.clock, firing))
-        self._threads.append(Keeper(duties, lanes, tasks.ask, rescuer.free_the_dead, firing, self._id))
+        look = None if self._stamping is None else self._stamping.look
+        self._threads.append(Keeper(duties, lanes, tasks.ask, rescuer.free_the_dead, firing, self._id, look))
         self._threads.append(Guard(lanes, duties.clock, self._replaced, self._lose, self._give_up, self._stuck_after()))
         self._threads += self._watchers()
         for thread in self._threads:
@@ -305,6 +310,8 @@ class Runner:
         """
         assert self._enlisted is not None
         if ended:
+            if self._stamping:
+                self._stamping.close()
             self._enlisted.close()
             self._connections.close_engine()
             self._connections.close_thread()

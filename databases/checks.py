@@ -11,6 +11,14 @@ from peewee import Database, Field, Model, Node, Select
 class Checks:
     """Answer what people ask."""
 
+    def home(self, db: Database) -> tuple[str, ...]:
+        """Return what tells a server's database from its copies on other servers, or under other names."""
+        return ()
+
+    def is_same_home(self, one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+        """Return whether two such answers may be of one database."""
+        return one == other
+
     def latest_raise(self, db: Database, last: int) -> int | None:
         """Return the latest raise time among the ``last`` newest flags."""
         raise NotImplementedError

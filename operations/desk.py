@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # Each view is entered when it is asked for: a consumer, and 
     from .outlook import Outlook
     from .prune import Pruned
     from .reconcile import Discrepancy
+    from .restored import Restored
     from .results import Result
     from .running import InHand
     from .schedules import Schedules
@@ -297,6 +298,29 @@ class Desk(Site):
         from .drain import Drain
 
         return Drain(self.connections, self._gates(), self.running, self.clock)
+
+    @property
+    def restored(self) -> Restored | None:
+        """Why all is paused until somebody confirms the database, and what would be done then: it seems to be a backup that was
+        restored, or a copy. None: it is not held back."""
+        from .restored import restored
+
+        return restored(self)
+
+    def confirm(self, drop: bool = False, by: str | None = None, progress: Callable[[int], None] | None = None) -> int:
+        """Take the database for the right one, wherever it is swept from now on, and have it go on; return how many flags were
+        dropped.
+
+        To call it before the first start of a copy spares the pause. A pause that a person had made before stays.
+
+        :param drop: take down all flags that wait, first, with a line of history for each. Rows that ``when`` finds are found
+            again.
+        :param by: who confirms; by default the name of this user.
+        :param progress: as for ``retry``.
+        """
+        from .restored import confirm
+
+        return confirm(self, drop, by, progress)
 
     def doctor(self) -> list[Finding]:
         """Check the surroundings; return findings, each with its level, what was found, and the fix."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..config import SECOND, Clock, Settings, seconds
 from ..consumer.keeper import OVERDUE
+from ..consumer.stamping import BY, HELD, Held
 from ..consumer.terms import STAYING
 from ..databases.connections import Connections
 from ..durations import span
@@ -157,9 +158,11 @@ class Examiner:
             found = waits(db, self._dialect, self._settings, self._handlers, now, consumers.served())
             dead = self._dead(db, now - int(dead_since * SECOND)) if dead_since else []
             pauses = Shut(gate_rows(db)).all_pauses(now)
+            held = fact(db, HELD) if (ALL, "") in pauses else None
         needs_consumer = needs_consumer and self._settings.mode != "inline"
         points = [
             *((consumers.point(),) if needs_consumer else ()),
+            *(() if held is None else (_of_the_stamp(held),)),
             *_swept(consumers, found),
             *_due(found),
             *_paused(found, pauses),
@@ -264,6 +267,8 @@ def _fix(wait: Wait) -> str:
     if wait.by is None or wait.gate is None:
         return f"'flagsweep why {wait.kind}'"
     sort, name = wait.gate
+    if sort == ALL and wait.by == BY:
+        return "'flagsweep confirm'"
     return f"'flagsweep resume {'--all' if sort == ALL else f'--lane {name}' if sort == 'lane' else name}'"
 
 
@@ -271,6 +276,11 @@ def _paused(found: Sequence[Wait], pauses: Mapping[tuple[str, str], Any]) -> Ite
     """Yield what a person has shut; where flags wait behind it for too long, that is told of them."""
     if pauses:
         yield Point("paused", OK, f"paused: {_names([f'{sort} {name}'.strip() for sort, name in sorted(pauses)])}")
+
+
+def _of_the_stamp(held: Fact) -> Point:
+    """Say that all waits for a person, since the database seems to be a backup or a copy."""
+    return Point("stamp", CRITICAL, f"all is paused: {Held.parse(held.value).why}", "'flagsweep confirm'")
 
 
 def _of_the_dead(dead: Sequence[Mapping[str, Any]], since: float) -> Point:

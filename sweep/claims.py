@@ -104,6 +104,8 @@ class Store(Roll):
     def __init__(self, connections: Connections):
         super().__init__(connections)
         self._pages = Pages(connections)
+        self.done = 0
+        """How many flags were settled here, at least as often as that was kept: by it is known whether anything was done."""
 
     def agenda(self, kinds: Sequence[str]) -> list[tuple[str, int, int]]:
         """Return (kind, priority, earliest due time) for every priority in use among the waiting flags of these kinds."""
@@ -155,6 +157,7 @@ class Store(Roll):
 
         The rest was no longer ours.
         """
+        self.done += len(ids)
         lowered = self._dialect.lower(self._engine, ids, token)
         bumped = self._dialect.lower_bumped(self._engine, ids, token) if lowered < len(ids) else 0
         return lowered, bumped
@@ -175,6 +178,7 @@ class Store(Roll):
 
     def settle_one(self, id: int, token: int, step: Step, now: int) -> str | None:
         """Let one claimed flag wait again or die; return its new state, or None where the claim was lost."""
+        self.done += 1
         return self._dialect.settle_one(self._engine, {**step._asdict(), "id": id, "token": token, "now": now})
 
     def strikes_of(self, claimed: Claimed) -> int | None:
@@ -221,6 +225,7 @@ class Store(Roll):
         :raises ClaimLost: where the flag is no longer ours, so that the transaction rolls back.
         """
         self.connections.files.check()
+        self.done += 1
         site, id, token = self.connections.site, claimed.id, claimed.token
         if claimed.rare.intended is not None:
             self.pass_on(site, claimed)

@@ -26,6 +26,12 @@ REPLICA = ("SHOW REPLICA STATUS", "SHOW SLAVE STATUS")
 FAR_BEHIND = 60
 """Seconds that a replica may be behind."""
 
+HOME = """
+SELECT cast(create_time AS char), database() FROM information_schema.tables
+WHERE table_schema = database() AND table_name = 'flagsweep_fact'
+"""
+SERVER = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('server_uuid', 'server_uid', 'hostname', 'port')"
+
 
 class MysqlChecks(Server):
     """Answer what people ask."""
@@ -38,6 +44,14 @@ class MysqlChecks(Server):
         found, unseen = self.open_transactions(db, 0)
         unknown = Open(f"somebody: {unseen}" if unseen else "somebody", 0, None, None, None, "", "SHOW FULL PROCESSLIST;")
         return next(iter(found), unknown)
+
+    def home(self, db: Database) -> tuple[str, ...]:
+        made = db.execute_sql(HOME).fetchone() or ("", "")
+        return tuple(str(each) for each in (*made, *(value for _, value in sorted(db.execute_sql(SERVER).fetchall()))))
+
+    def is_same_home(self, one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+        """A server in a container may get another name and address, and a table be built anew; not both at the same time."""
+        return one[:1] == other[:1] or one[1:] == other[1:]
 
     def server_version(self, db: Database) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
         found = db.execute_sql("SELECT VERSION()").fetchone()[0]

@@ -65,6 +65,12 @@ FAR_BEHIND = 60
 MUCH = 256
 
 
+HOME = """
+SELECT (SELECT oid FROM pg_database WHERE datname = current_database())::text, to_regclass('flagsweep_fact')::oid::text,
+  has_function_privilege('pg_control_system()', 'execute')
+"""
+
+
 class PostgresqlChecks(Server):
     """Answer what people ask."""
 
@@ -74,6 +80,11 @@ class PostgresqlChecks(Server):
 
     def holder_of(self, db: Database, id: int) -> Open | None:
         return next((_open(*row) for row in db.execute_sql(HOLDER, (id,)).fetchall()), None)
+
+    def home(self, db: Database) -> tuple[str, ...]:
+        database, table, may_ask = db.execute_sql(HOME).fetchone()
+        cluster = db.execute_sql("SELECT system_identifier::text FROM pg_control_system()").fetchone()[0] if may_ask else ""
+        return cluster, str(database), str(table)
 
     def server_version(self, db: Database) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
         number = int(db.execute_sql("SHOW server_version_num").fetchone()[0])

@@ -16,6 +16,7 @@ from .hosts import HOSTS, company
 from .machine import FILES, MACHINE, clock
 from .pace import PACE
 from .patient import Check, Patient
+from .restored import STAMP
 from .schedules import SCHEDULES
 from .settings import SETTINGS
 from .traces import TRACES, gate_rows
@@ -42,7 +43,7 @@ def _checks(site: Site, reached: bool) -> list[Check]:
         return checks
     opening = [server, *SESSIONS, *HOSTS] if shared else OPENING
     sweeping = [*SWEEPING, company, *PACE, *SETTINGS, *TRACES] if shared or on_disk else [gate_rows]
-    return [*checks, *opening, *sweeping, *FLAGS, *SCHEDULES, *FIRING]
+    return [*checks, *opening, *STAMP, *sweeping, *FLAGS, *SCHEDULES, *FIRING]
 
 
 def _carry_out(checks: Iterable[Check], patient: Patient) -> list[Finding]:

@@ -17,7 +17,7 @@ from ..site import Site
 from . import reasons, whole
 from .answer import Reason, Said, Why
 from .case import Case
-from .closed import all_paused, moved, paused
+from .closed import all_paused, moved, paused, restored
 from .database import disk_full, full_disk_of
 from .ended import Gone, last_line
 from .held import locked_by, writer
@@ -32,10 +32,10 @@ MOST_KINDS = 50
 MOST_ALSO = 5
 """Other reasons that are told of."""
 
-OF_ALL = ("no-consumer", "consumer-silent", "between-sweeps", "all-paused", "moved", "disk-full")
+OF_ALL = ("no-consumer", "consumer-silent", "between-sweeps", "restored", "all-paused", "moved", "disk-full")
 """Reasons that are the whole site's, whichever flag they were found with."""
 
-PAUSES = ("moved", "all-paused", "lane-paused", "kind-paused")
+PAUSES = ("restored", "moved", "all-paused", "lane-paused", "kind-paused")
 
 
 def why(site: Site, what: Any = None, key: Any = None, lane: str | None = None, schedule: str | None = None) -> Why:
@@ -276,7 +276,8 @@ class _Asked:
     def _of_all(self) -> list[tuple[Reason, Why]]:
         """Return what is in everybody's way, whether anything is due or not."""
         now = Flag(kind="", due_at=self._case.now)
-        asked = [("moved", moved(self._case, now)), ("all-paused", all_paused(self._case, now))]
+        found = [("restored", restored), ("moved", moved), ("all-paused", all_paused)]
+        asked = [(code, find(self._case, now)) for code, find in found]
         asked.append(("disk-full", disk_full(self._case)))
         if self._case.dialect.one_writer:
             asked.append(("open-transaction", writer(self._case)))
@@ -296,6 +297,7 @@ class _Asked:
         if "moved" in told:
             return []
         codes = {"everything": "all-paused", "lane": "lane-paused", "kind": "kind-paused"}
+        told = told | {"all-paused"} if "restored" in told else told
         said = [each for each in whole.pauses(self._case) if codes[each.values["what"].split()[0]] not in told]
         return [(reasons.PAUSED, reasons.PAUSED.why("the site", each)) for each in said]
 

@@ -6,6 +6,7 @@ import shlex
 from typing import Any
 
 from ...config import SECOND
+from ...consumer.stamping import BY, HELD, Held
 from ...durations import span
 from ...gates.breaker import Breaker
 from ...gates.breaker import fresh_from as next_probe
@@ -22,9 +23,18 @@ MOVES = ("was moved to ", "is being moved ")
 """How the reason begins for which a move pauses a database."""
 
 
+def restored(case: Case, flag: Flag) -> Said | None:
+    """The database seems to be a restored backup, or a copy, and nobody has confirmed it yet."""
+    row, note = case.shut.row(ALL, ""), fact(case.db, HELD)
+    if note is None or row is None or row.paused_by != BY or (ALL, "") not in case.shut.all_pauses(case.now):
+        return None
+    values = {"since": since(row.paused_at or None, case.now), "why": Held.parse(note.value).why}
+    return Said(values, row.paused_at or None)
+
+
 def all_paused(case: Case, flag: Flag) -> Said | None:
     """Somebody has paused everything."""
-    return paused(case, flag, ALL, "")
+    return paused(case, flag, ALL, "") if restored(case, flag) is None else None
 
 
 def moved(case: Case, flag: Flag) -> Said | None:

@@ -103,6 +103,14 @@ WAITING = (
         4,
     ),
     Reason(
+        "restored",
+        "Everything is held back {since}: {why}.",
+        "see what would be done a second time, and have it go on",
+        "flagsweep confirm",
+        closed.restored,
+        8,
+    ),
+    Reason(
         "all-paused",
         "Everything is paused by {by} {since}, {ends}.",
         "have it go on",

@@ -158,6 +158,24 @@ def test_a_database_that_was_moved_away_is_not_to_be_resumed(running, tmp_path):
         assert "all-paused" not in codes(found)
 
 
+def test_a_database_that_was_restored_says_so_and_who_must_confirm_it(flags, db_path):
+    flag = idle(flags).raise_flag(1).id
+    plain(db_path, "PRAGMA wal_checkpoint(TRUNCATE)")
+    backup = db_path.read_bytes()
+    flags.sweep()
+    flags.connections.close_thread()
+    for name in (db_path, *db_path.parent.glob("site.db-*")):
+        name.unlink()
+    db_path.write_bytes(backup)
+    flags.sweep()
+    for found in (flags.why(flag), flags.why("work"), flags.why()):
+        assert (found.code, found.command) == ("restored", "flagsweep confirm")
+        assert "this database was restored from a backup" in found.text
+        assert "all-paused" not in codes(found) and "paused" not in codes(found)
+    flags.confirm()
+    assert "restored" not in codes(flags.why(flag))
+
+
 def test_a_pause_that_ends_before_a_flag_is_due_is_not_in_its_way(running):
     flag = idle(running).using(delay="3h").raise_flag(1).id
     running.pause(until="2h")
