@@ -108,7 +108,7 @@ class People:
             arguments = {"target": digest_of(target), "title": printable(title)[:150], "body": body[:4000]}
             item = self._handler.item_of(arguments, 32_768)
             terms = self._handler.terms(None)  # type: ignore[arg-type]
-            self._connections.dialect.raise_(self._connections.engine, TELL, item, terms)
+            self._connections.dialect.raise_over(self._connections.engine.execute_sql, TELL, item, terms)
 
 
 def add(handlers: Handlers, kind: str, function: Callable[..., Any], options: dict[str, Any]) -> Handler:
