@@ -64,7 +64,7 @@ PATIENCE = 0.2
 """Seconds for which a server counts what is up for somebody who looks on; then there is at least as much as it has said."""
 
 
-SOME = 2000
+SOME = 1000
 """Dead flags of a group that are counted where a server would take too long to count all."""
 
 Keep = Callable[[str | None], bool] | None

@@ -6,7 +6,7 @@ from typing import Any
 
 from peewee import Database
 
-MOST = 40_000
+MOST = 20_000
 """Flags that are counted where not all can be within the time that there is; shared by all kinds and states."""
 
 
