@@ -78,10 +78,10 @@ def test_a_server_gives_up_in_time_and_the_transaction_goes_on(flags, url, monke
         if atomic:
             with db.atomic():
                 flags.handlers["a"].raise_flag(n=1000)
-                assert dialect._within(db, slow, 1, 0.05) is None
+                assert dialect._within(db, slow, (1,), 0.05) is None
                 flags.handlers["a"].raise_flag(n=1001)
         else:
-            assert dialect._within(db, slow, 1, 0.05) is None
+            assert dialect._within(db, slow, (1,), 0.05) is None
         assert len(flags.find(limit=None)) == len(KINDS) * 40 + 2 * atomic
         assert not url.startswith("postgres") or db.execute_sql("SHOW statement_timeout").fetchone()[0] == "0"
 
