@@ -27,7 +27,8 @@ class Box:
 
     def login(self, server, session, envelope, mechanism, data):
         self.logins.append((data.login.decode(), data.password.decode()))
-        return AuthResult(success=data.password == b"pa/ss:w@rd")
+        right = data.password == b"pa/ss:w@rd"
+        return AuthResult(success=right, handled=right)
 
 
 def free_port():

@@ -146,6 +146,7 @@ def test_it_is_told_by_apprise_too_and_no_url_stands_in_the_database(make, clock
     assert "promised are 60 s" in got[0]["message"]
 
 
+@pytest.mark.long
 def test_a_consumer_that_stays_looks_by_itself(spawn, tmp_path, until):
     (tmp_path / "work.py").write_text(
         "import time\nfrom flagsweep import FlagSweep\n"
