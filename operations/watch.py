@@ -26,8 +26,8 @@ from .site import Site
 
 MINUTE = 60 * SECOND
 
-SHARE = 0.003
-"""Of the time that a question that may be long takes at the most: one that takes 0.3 s is asked every 100 s."""
+SHARE = 0.0015
+"""Of the time that a question that may be long takes at the most: one that takes 0.3 s is asked every 200 s."""
 
 
 @dataclass
