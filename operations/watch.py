@@ -105,6 +105,7 @@ class _Sized:
     def __init__(self, ask: Callable[[], Any]):
         self._ask = ask
         self._again = 0.0
+        self._cost = 0.0
         self.asked = 0.0
         self.value: Any = None
 
@@ -114,7 +115,9 @@ class _Sized:
         if begin >= self._again:
             self.value = self._ask()
             self.asked = time.monotonic()
-            self._again = self.asked + (self.asked - begin) / SHARE
+            before, self._cost = self._cost, self.asked - begin
+            # The smaller of two: the first has had everything to open, and others had the processor meanwhile now and then.
+            self._again = self.asked + min(before, self._cost) / SHARE
         return self.value
 
     def forget(self) -> None:
