@@ -29,6 +29,10 @@ def confirm(given: Given, drop: bool, yes: bool) -> None:
     """Have a database go on that was restored or copied, and is paused for it.
 
     It says what would be done, and asks. Called before the first start of a copy, it spares that the pause.
+
+    \b
+    flagsweep confirm
+    flagsweep confirm --drop --yes
     """
     log_to_stderr(logging.DEBUG if given.debug else logging.WARNING, given.debug)
     flags = given.any_site()
