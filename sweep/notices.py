@@ -27,11 +27,12 @@ class Failure:
     :ivar fingerprint: what failures of one cause have in common: ``"ValueError mail.py:send:12"``, ``"crashed"``.
     :ivar first: whether none had failed since it was raised, retried, or last came further.
     :ivar final: whether the flag is dead.
-    :ivar payload: its arguments; of a damaged row None. They are in no ``repr``, so that no log shows them.
+    :ivar payload: its arguments; of a damaged row None. They are in no ``repr``, so that no log shows them; nor is ``key``, which
+        is the arguments where the raise names none.
     """
 
     kind: str
-    key: str
+    key: str = field(repr=False)
     flag: int
     attempt: int
     error: str

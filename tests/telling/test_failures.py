@@ -90,7 +90,8 @@ def test_an_error_of_its_own_harms_nothing_and_shows_no_payload(flags, caplog):
     assert told[0].payload == {"user_id": "s3cret"}
     assert "on_failure" in caplog.text
     assert "s3cret" not in caplog.text
-    assert "s3cret" not in repr([each for each in told if each.payload]).replace(told[0].key, "")
+    assert "s3cret" in told[0].key
+    assert "s3cret" not in repr(told)
     assert not any(record.exc_info for record in caplog.records)
 
 
