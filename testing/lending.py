@@ -49,6 +49,7 @@ def fresh(flags: FlagSweep, database: Any = None, clock: Clock | None = None) ->
             stack.enter_context(_apart(flags))
             sort = Following
         settings = {"database": database, "queue": "memory", "queue_key": (), "state_dir": folder, "mode": "external"}
+        settings["restore_check"] = False  # Tests put databases back on purpose.
         connections = stack.enter_context(opening.lent(settings, sort)).connections
         stack.callback(connections.close_thread)
         stack.enter_context(clocked(flags, clock or flags.clock))
