@@ -44,7 +44,7 @@ for ignored, handler in ((signal.SIGHUP, lambda *_: None), (signal.SIGINT, signa
     if signal.getsignal(ignored) == signal.SIG_IGN:
         signal.signal(ignored, handler)
 
-SERVERS = re.compile("postgres|mysql|mariadb|redis")
+SERVERS = re.compile("postgres|mysql|mariadb|redis|apsw")
 
 
 def pytest_itemcollected(item):
@@ -56,6 +56,11 @@ def pytest_itemcollected(item):
 
 
 _ON_SERVERS = (
+    "asgi",
+    "flags",
+    "spare",
+    "sqlalchemy",
+    "statement",
     "alarms",
     "alive",
     "applications",

@@ -381,6 +381,7 @@ def test_a_young_database_leaves_nothing_in_the_users_home(make, clock, monkeypa
     assert list((tmp_path / "home" / "flagsweep" / "stamps").iterdir())
 
 
+@pytest.mark.long
 def test_a_running_consumer_waits_and_goes_on_once_it_is_confirmed(tmp_path, spawn, until, env):
     (tmp_path / "work.py").write_text(SITE)
     path, command = tmp_path / "site.db", [sys.executable, "-m", "flagsweep", "--app", "work:flags"]

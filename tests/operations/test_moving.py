@@ -274,6 +274,7 @@ def test_what_is_raised_after_the_move_is_raised_there_by_the_same_command(two):
     assert two.move().late == 0
 
 
+@pytest.mark.long
 @every_pair
 def test_killed_at_every_step_it_goes_on_and_nothing_is_lost_or_doubled(two, monkeypatch):
     monkeypatch.setattr("flagsweep.operations.carrying.copying.PAGE", 60)

@@ -38,6 +38,7 @@ def make(ready_url, clock):
         flags.connections.close_thread()
 
 
+@pytest.mark.long
 def test_a_thousand_deaths_of_a_cause_are_one_message_an_hour(make, clock):
     with hook() as got:
         flags = make(tell=[got.url])
@@ -46,7 +47,7 @@ def test_a_thousand_deaths_of_a_cause_are_one_message_an_hour(make, clock):
         flags.sweep()
         (message,) = got
         assert message["title"].startswith("flagsweep: send died on ")
-        assert "ValueError: no user 0" in message["message"]
+        assert "ValueError: no user" in message["message"]
         assert "flagsweep dead" in message["message"]
         assert len(message["message"]) < 2000
         assert SECRET not in str(message)
@@ -57,6 +58,7 @@ def test_a_thousand_deaths_of_a_cause_are_one_message_an_hour(make, clock):
     assert len(got) == 2
 
 
+@pytest.mark.long
 def test_many_causes_are_a_handful_of_messages(make, clock):
     with hook() as got:
         flags = make(tell=[got.url])
@@ -81,6 +83,7 @@ def test_an_address_gets_a_mail_whose_header_holds_nothing_of_the_error(make, cl
     assert mail["subject"].startswith("flagsweep: send died on ")
 
 
+@pytest.mark.long
 def test_what_could_not_be_sent_is_tried_again_by_itself_and_is_no_news(make, clock, caplog):
     told = []
     with hook() as good, hook(status=500) as bad:
