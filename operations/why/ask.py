@@ -21,7 +21,7 @@ from .closed import all_paused, moved, paused, restored
 from .database import disk_full, full_disk_of
 from .ended import Gone, last_line
 from .held import locked_by, writer
-from .nobody import PATIENCE, consumer_silent, no_consumer, not_swept
+from .nobody import PATIENCE, consumer_cannot_write, consumer_silent, no_consumer, not_swept
 from .timed import flag_of
 from .waiting import last_of
 from .words import is_time
@@ -32,7 +32,16 @@ MOST_KINDS = 50
 MOST_ALSO = 5
 """Other reasons that are told of."""
 
-OF_ALL = ("no-consumer", "consumer-silent", "between-sweeps", "restored", "all-paused", "moved", "disk-full")
+OF_ALL = (
+    "no-consumer",
+    "consumer-silent",
+    "consumer-cannot-write",
+    "between-sweeps",
+    "restored",
+    "all-paused",
+    "moved",
+    "disk-full",
+)
 """Reasons that are the whole site's, whichever flag they were found with."""
 
 PAUSES = ("restored", "moved", "all-paused", "lane-paused", "kind-paused")
@@ -52,7 +61,7 @@ def why(site: Site, what: Any = None, key: Any = None, lane: str | None = None, 
         missing = site.connections.file is not None and not site.connections.file.exists()
         return _of_database(str(error), None if missing else SCHEMA)
     except DatabaseAway as error:
-        if (said := full_disk_of(site.connections.file)) is not None:
+        if (said := full_disk_of(site.connections.file, failed=True)) is not None:
             return _reason("disk-full").why("the site", said)
         return _of_database(f"{error}{locked_by(site.connections.file)}", SCHEMA)
     finally:
@@ -230,7 +239,8 @@ class _Asked:
         return replace(found, also=tuple(also[:MOST_ALSO]))
 
     def _nobody(self) -> Iterator[tuple[str, Said]]:
-        for code, find in (("no-consumer", no_consumer), ("consumer-silent", consumer_silent)):
+        nobody = (("no-consumer", no_consumer), ("consumer-silent", consumer_silent))
+        for code, find in (*nobody, ("consumer-cannot-write", consumer_cannot_write)):
             if (said := find(self._case)) is not None:
                 yield code, said
 
@@ -240,8 +250,9 @@ class _Asked:
         case, what = self._case, "the site"
         unused = reasons.UNUSED.find(case)
         found = [] if unused is None else [(reasons.UNUSED, reasons.UNUSED.why(what, unused))]
-        found += [(_reason(code), _reason(code).why(what, said)) for code, said in self._nobody()]
-        found += [*self._of_all(), *self._of_lanes()]
+        asked = (*self._of_writer(), *self._nobody(), *self._of_all())
+        found += [(_reason(code), _reason(code).why(what, said)) for code, said in asked]
+        found += self._of_lanes()
         found += self._of_kinds()
         for reason in (reasons.DEAD_CONSUMER, reasons.FAILING, reasons.DEAD_LATELY):
             found += [(reason, reason.why(what, said)) for said in reason.find(case) or ()]
@@ -261,27 +272,31 @@ class _Asked:
 
     def _of_kinds(self) -> list[tuple[Reason, Why]]:
         """Return what is in the way of the oldest due flag of each kind; what is in the way of several is told once."""
-        case, seen, found = self._case, {(code, "") for code in OF_ALL if code != "between-sweeps"}, []
+        of_all = (*OF_ALL, *(("open-transaction",) if self._case.dialect.one_writer else ()))
+        case, seen, found = self._case, {(code, "") for code in of_all if code != "between-sweeps"}, []
         late = case.now - PATIENCE * SECOND
         for due in case.due()[:MOST_KINDS]:
             flag = case.first(due)
             for reason, said in _holding(reasons.WAITING, case, flag) if flag is not None else ():
-                of = "" if reason.code in OF_ALL else str(said.values.get("name") or due.kind)
+                of = "" if reason.code in of_all else str(said.values.get("name") or due.kind)
                 if reason.urgency and (reason.code, of) not in seen and (due.at <= late or reason.urgency > 2):
                     answer = reason.why(f"kind {due.kind}", said)
                     found.append((reason, _with_kind(answer, due.kind) if of else answer))
                 seen.add((reason.code, of))
         return found
 
-    def _of_all(self) -> list[tuple[Reason, Why]]:
+    def _of_writer(self) -> Iterator[tuple[str, Said]]:
+        """Yield who holds SQLite's only writer: it comes before those who cannot write meanwhile."""
+        if self._case.dialect.one_writer and (said := writer(self._case)) is not None:
+            yield "open-transaction", said
+
+    def _of_all(self) -> list[tuple[str, Said]]:
         """Return what is in everybody's way, whether anything is due or not."""
         now = Flag(kind="", due_at=self._case.now)
         found = [("restored", restored), ("moved", moved), ("all-paused", all_paused)]
         asked = [(code, find(self._case, now)) for code, find in found]
         asked.append(("disk-full", disk_full(self._case)))
-        if self._case.dialect.one_writer:
-            asked.append(("open-transaction", writer(self._case)))
-        return [(_reason(code), _reason(code).why("the site", said)) for code, said in asked if said is not None]
+        return [(code, said) for code, said in asked if said is not None]
 
     def _of_schedules(self) -> list[tuple[Reason, Why]]:
         found = []

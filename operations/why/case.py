@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable
 from contextlib import nullcontext, suppress
 from functools import cached_property
@@ -12,6 +13,7 @@ from zoneinfo import ZoneInfo
 from ...config import SECOND
 from ...databases.counts import DURATIONS
 from ...databases.errors import DATABASE_ERRORS
+from ...databases.sqlite.holders import holders
 from ...durations import span
 from ...gates.shut import Shut
 from ...handlers import Handler
@@ -31,6 +33,10 @@ MOST = 10_000
 LATELY = 300
 """Seconds of which the present pace is told, and ``DAY``, of which it is told how long a run usually takes."""
 DAY = 86_400
+
+LOOKS = 3
+"""Looks at who holds SQLite's writer, ``EVERY`` seconds one after the other: who holds it for moments only is gone by then."""
+EVERY = 0.03
 
 
 class Due(NamedTuple):
@@ -69,6 +75,24 @@ class Case:
     @cached_property
     def in_hand(self) -> InHand:
         return in_hand(self.site.store, self.handlers, self.settings.state_dir, self.now)
+
+    @cached_property
+    def writers(self) -> frozenset[int]:
+        """The processes that hold SQLite's writer at each of a few looks, between which nothing is committed."""
+        file = self.connections.file
+        if file is None or (found := holders(file)) is None:
+            return frozenset()
+        pids, commit = found.writers, self._commit()
+        for _ in range(LOOKS if pids else 0):
+            time.sleep(EVERY)
+            found = holders(file)
+            pids &= frozenset() if found is None else found.writers
+        return pids if pids and commit == self._commit() else frozenset()
+
+    def _commit(self) -> object:
+        with suppress(*DATABASE_ERRORS):
+            return self.dialect.changes(self.db)
+        return None
 
     @cached_property
     def agenda(self) -> list[Due]:

@@ -14,6 +14,10 @@ ROOM = 256 * 1024
 """Bytes that must be free on a disk: a transaction of many flags writes so much to the log."""
 
 
+LEAST = 4096
+"""Bytes without which not even the smallest transaction is written."""
+
+
 def database_away(error: str, version: int | None = None) -> Said | None:
     """The database does not answer: it is stopped, locked, full, or refuses this user."""
     return Said({"error": error})
@@ -35,17 +39,26 @@ def new_tables(error: str, version: int | None) -> Said | None:
 
 
 def disk_full(case: Case, flag: Flag | None = None) -> Said | None:
-    """The disk on which SQLite's file is has no room left."""
+    """The disk on which SQLite's file is has no room left, or so little that it is used up soon."""
     return full_disk_of(case.connections.file)
 
 
-def full_disk_of(file: Path | None) -> Said | None:
-    """Return that the disk of a file is full; SQLite cannot even be read there, if nobody else has it open."""
+def full_disk_of(file: Path | None, failed: bool = False) -> Said | None:
+    """Return that the disk of a file is full; SQLite cannot even be read there, if nobody else has it open.
+
+    :param failed: whether that has just been so.
+    """
     try:
         free = None if file is None else shutil.disk_usage(file.parent).free
     except OSError:
         return None
-    return None if free is None or free > ROOM else Said({"file": file, "free": f"{free // 1024} KiB"})
+    if free is None or free > ROOM:
+        return None
+    if free < LEAST or failed:
+        left = f"{free // 1024} KiB are left" if free else "nothing is left"
+        return Said({"file": file, "full": f"full ({left})", "then": "nothing can be raised, begun or lowered"})
+    left = f"nearly full ({free // 1024} KiB are left)"
+    return Said({"file": file, "full": left, "then": "raises and sweeps fail once that is used, and large ones now"})
 
 
 def unused(case: Case) -> Said | None:

@@ -13,7 +13,6 @@ from ...logs import printable
 from ...models import Flag, History
 from .answer import Said
 from .case import Case, last_failure
-from .held import writers
 from .words import at, is_time, listed, times
 
 LINES = 5_000
@@ -134,7 +133,7 @@ def _near(case: Case, kind: str, key: str | None) -> list[str]:
 def _uncommitted(case: Case) -> list[str]:
     """Return a sentence that names whoever may have raised it, and not committed yet."""
     if case.dialect.one_writer:
-        pids = sorted(writers(case) - {0})
+        pids = sorted(case.writers - {0})
         return [f"The process {pids[0]} has a transaction open in which it may be: nobody sees that yet."] if pids else []
     found: list[Any] = []
     with suppress(*DATABASE_ERRORS):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,10 +14,6 @@ from .answer import Said
 from .case import Case, last_failure
 from .people import who
 from .words import at, listed, since
-
-LOOKS = 3
-"""Looks at who holds SQLite's writer, ``EVERY`` seconds one after the other: who holds it for moments only is gone by then."""
-EVERY = 0.03
 
 
 def running(case: Case, flag: Flag) -> Said | None:
@@ -98,7 +93,7 @@ def _holder(case: Case, id: int) -> Said | None:
 
 def writer(case: Case) -> Said | None:
     """Return who holds SQLite's writer at each of a few looks, between which nothing is committed."""
-    pids = writers(case)
+    pids = case.writers
     if not pids:
         return None
     known = sorted(pids - {0})
@@ -113,30 +108,11 @@ def writer(case: Case) -> Said | None:
     return Said(values, log, last="the last commit was " + at(log, case.now) if log else "")
 
 
-def writers(case: Case) -> frozenset[int]:
-    """Return the processes that hold SQLite's writer at each of a few looks, between which nothing is committed."""
-    file = case.connections.file
-    if file is None or (found := holders(file)) is None:
-        return frozenset()
-    pids, commit = found.writers, _commit(case)
-    for _ in range(LOOKS if pids else 0):
-        time.sleep(EVERY)
-        found = holders(file)
-        pids &= frozenset() if found is None else found.writers
-    return pids if pids and commit == _commit(case) else frozenset()
-
-
 def locked_by(file: Path | None) -> str:
     """Return who holds a file that cannot be read, as the end of a sentence; empty where nobody is known to."""
     found = None if file is None else holders(file)
     pids = sorted(found.writers - {0}) if found is not None else []
     return f"; held by {listed([str(Process.of(pid)) for pid in pids])}" if pids else ""
-
-
-def _commit(case: Case) -> object:
-    with suppress(*DATABASE_ERRORS):
-        return case.dialect.changes(case.db)
-    return None
 
 
 def _last_commit(case: Case) -> int | None:

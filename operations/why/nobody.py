@@ -50,7 +50,8 @@ def consumer_without_handler(case: Case, flag: Flag) -> Said | None:
         return None
     names = listed([who(row) for row in people.staying])
     oldest = min((row.started_at for row in people.staying if is_time(row.started_at)), default=None)
-    return Said({"kind": flag.kind, "who": names, "since": since(oldest, case.now)}, oldest)
+    pids = " ".join(str(row.pid) for row in people.staying)
+    return Said({"kind": flag.kind, "who": names, "since": since(oldest, case.now), "pids": pids}, oldest)
 
 
 def no_consumer(case: Case, flag: Flag | None = None) -> Said | None:
@@ -90,15 +91,32 @@ def between_sweeps(case: Case, flag: Flag | None = None) -> Said | None:
 
 
 def consumer_silent(case: Case, flag: Flag | None = None) -> Said | None:
-    """A consumer's process lives, but it has not said for minutes that it goes on: it hangs, stands still, or cannot write."""
-    staying = case.people.staying
-    if not staying or any(case.people.silence(row) <= TICK and not is_stopped(row) for row in staying):
+    """A consumer's process lives, but it has not said for minutes that it goes on: it hangs, or stands still."""
+    row = _silent(case)
+    if row is None or consumer_cannot_write(case) is not None:
         return None
-    row = min(staying, key=case.people.silence)
     spoke = row.ticked_at if is_time(row.ticked_at) else row.started_at
     values = {"who": who(row), "for": span(case.people.silence(row)), "pid": row.pid, "at": clock_time(spoke, case.now) or "?"}
     more = [f"Somebody has stopped it (SIGSTOP, or Ctrl-Z): 'kill -CONT {row.pid}' has it go on."] if is_stopped(row) else []
     return Said(values, spoke, more=more)
+
+
+def _silent(case: Case) -> Consumer | None:
+    """Return the consumer that spoke last, where that was minutes ago."""
+    staying = case.people.staying
+    if not staying or any(case.people.silence(row) <= TICK and not is_stopped(row) for row in staying):
+        return None
+    return min(staying, key=case.people.silence)
+
+
+def consumer_cannot_write(case: Case, flag: Flag | None = None) -> Said | None:
+    """A consumer's process lives, and another holds SQLite's only writer, so that it can neither say that it goes on, nor do
+    anything: it is not to blame."""
+    row = _silent(case)
+    if row is None or is_stopped(row) or not case.writers or row.pid in case.writers:
+        return None
+    spoke = row.ticked_at if is_time(row.ticked_at) else row.started_at
+    return Said({"who": who(row), "for": span(case.people.silence(row))}, spoke)
 
 
 def is_stopped(row: Consumer) -> bool:

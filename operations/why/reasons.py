@@ -186,14 +186,14 @@ WAITING = (
     Reason(
         "no-handler",
         "No handler has the kind {kind}: {had}.",
-        "start the application that has it; or, if it was renamed, say {alias}",
-        "flagsweep kinds",
+        "start the application that has it; or, if it was renamed, say {alias}, and start the consumer again",
+        "",
         nobody.no_handler,
         6,
     ),
     Reason(
         "disk-full",
-        "The disk of {file} is full ({free} are free): nothing can be raised, begun or lowered.",
+        "The disk of {file} is {full}: {then}.",
         "make room on it: all goes on by itself then",
         "flagsweep doctor",
         database.disk_full,
@@ -205,7 +205,7 @@ WAITING = (
         "have it commit or roll back; or end it: {end}",
         "flagsweep doctor",
         held.open_transaction,
-        7,
+        8,
     ),
     Reason(
         "no-consumer",
@@ -224,8 +224,16 @@ WAITING = (
         1,
     ),
     Reason(
+        "consumer-cannot-write",
+        "The process of {who} lives, and has not said for {for} that it goes on: it cannot write while that transaction is open.",
+        "end that transaction, and leave the consumer alone: it goes on by itself then",
+        "flagsweep doctor",
+        nobody.consumer_cannot_write,
+        7,
+    ),
+    Reason(
         "consumer-silent",
-        "The process of {who} lives, but has not said for {for} that it goes on: it hangs, stands still, or cannot write.",
+        "The process of {who} lives, but has not said for {for} that it goes on: it hangs, or stands still.",
         "look at its log since {at}; then end it (kill -9 {pid}) and start it again: what it had in hand is given back",
         "flagsweep doctor",
         nobody.consumer_silent,
@@ -242,8 +250,9 @@ WAITING = (
     Reason(
         "consumer-without-handler",
         "The consumers that run have no handler for {kind}, though the code here has one: {who}, which began {since}.",
-        "start them again, with the code that has it: a deploy that has forgotten the consumer looks like this",
-        "flagsweep doctor",
+        "end them (kill {pids}: they finish what they have in hand) and start them again, with the code that has it, unless what "
+        "starts them (systemd, supervisor, Docker) does; a deploy that has forgotten the consumer looks like this",
+        "flagsweep run",
         nobody.consumer_without_handler,
         7,
     ),

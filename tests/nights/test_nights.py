@@ -203,6 +203,7 @@ def test_10_a_handler_was_renamed(night, until):
     code = (night.folder / "work.py").read_text()
     (night.folder / "work.py").write_text(code.replace("def mail(n)", "def mails(n)"))
     child = night.start()
+    until(lambda: "no handler" in night.ask("why", "mail").flat.lower(), limit=30)  # Once the consumer has said what it serves.
     said = night.ask("why", "mail").names("no handler", "work", "alias")
     assert "mails" in said.text
     night.stop(child)
