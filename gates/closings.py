@@ -16,7 +16,11 @@ def quiet_hours(quiet: Quiet | None, now: int, zone: tzinfo) -> Closing | None:
     return None if until is None else Closing(until, f"quiet hours {quiet}")
 
 
-def outage(state: Breaker, now: int) -> Closing | None:
-    """Return until when no flag of a kind may try, in microseconds UTC, which is ``now`` where one may; None: all may."""
-    until = breaker.fresh_from(state, breaker.abreast(state, now))
+def outage(state: Breaker, now: int, told: bool = False) -> Closing | None:
+    """Return until when no flag of a kind may try, in microseconds UTC, which is ``now`` where one may; None: all may.
+
+    :param told: people are told when one tries for sure: one that was never tried may do so before, if there is any.
+    """
+    now = breaker.abreast(state, now)
+    until = breaker.closed_until(state, now) if told else breaker.fresh_from(state, now)
     return None if until is None else Closing(until, f"its provider seems to be away: {breaker.why(state)}")

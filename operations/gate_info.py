@@ -33,7 +33,7 @@ class Outage:
 
     :ivar since: when it closed the gate.
     :ivar why: how its flags fail: exception and line.
-    :ivar next_probe: when the next flag may try.
+    :ivar next_probe: when the next flag tries at the latest; one that was never tried may do so before.
     """
 
     since: datetime | None

@@ -99,7 +99,7 @@ class Views:
         yield from self._shut.pauses((info.name,), "" if handler is None else handler.lane, now)
         yield self._shut.asked_to_wait(info.name, now)
         yield None if handler is None else quiet_hours(handler.options.quiet, now, self._zone)
-        yield outage(state, now)
+        yield outage(state, now, told=True)
         for name, each in (("rate", info.rate), ("budget", info.budget)):
             if each is not None and each.left == 0 and each.next_at is not None:
                 yield Closing(microseconds(each.next_at), f"its {name} of {each.said} is used up")
@@ -129,7 +129,7 @@ class Views:
         state = Breaker.parse(row.breaker)
         if state.outage is None:
             return None
-        return Outage(moment(state.outage.since), state.outage.why, moment(breaker.fresh_from(state, self._now)))
+        return Outage(moment(state.outage.since), state.outage.why, moment(breaker.closed_until(state, self._now)))
 
     def _of_buckets(self) -> Iterator[GateInfo]:
         for row in self._rows:

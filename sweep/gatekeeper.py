@@ -172,7 +172,7 @@ class Gatekeeper:
         """Write what a claim has taken, in its transaction."""
         values, state = self._take(grant, taken, now), grant.state
         if not taken:  # What is due somebody holds: to ask for it again at once would spin.
-            self.known.wait(grant.name, now, now if grant.probe is None else breaker.closed_until(state, now) or now + HELD)
+            self.known.wait(grant.name, now, now if grant.probe is None else self._looks_again(grant.probe, state, now))
         if grant.probe is not None:
             self._probing.add(grant.name)
             for claimed in taken:
@@ -181,6 +181,11 @@ class Gatekeeper:
             values["breaker"] = text
             self.known.breakers[grant.name] = state
         self._set(grant.name, changed(values, grant.row))
+
+    def _looks_again(self, probe: Probe, state: Breaker, now: int) -> int:
+        """Return when a claim is tried again that has found no flag to probe with: a fresh one may be raised any time."""
+        until = breaker.closed_until(state, now) or now + HELD
+        return min(until, now + breaker.FRESH_EVERY) if probe.fresh else until
 
     def _take(self, grant: Grant, taken: Sequence[Claimed], now: int) -> dict[str, Any]:
         """Take tokens for flags that were claimed; return what the gate's row is to say of them."""

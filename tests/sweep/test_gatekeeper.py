@@ -238,6 +238,23 @@ def test_a_probe_whose_flag_somebody_holds_waits_a_moment_and_does_not_spin(desk
     assert closing is not None and closing.until - desk.now <= SECOND
 
 
+def test_what_is_raised_in_an_outage_probes_soon_though_a_look_found_nothing_fresh(desk_for, monkeypatch):
+    desk = desk_for(rate="1000/s burst 1000")
+    open_outage(desk)
+    for _ in range(4):  # Each probe fails; the waits grow to minutes.
+        desk.turn(lambda: desk.fail(desk.claim()))
+        desk.now = max(desk.now, breaker.closed_until(Breaker.parse(desk.row("breaker")), desk.now))
+    desk.turn(lambda: desk.fail(desk.claim()))
+    desk.now += breaker.FRESH_EVERY
+    with monkeypatch.context() as all_tried:
+        all_tried.setattr(desk.gates, "choose", lambda *which: [])
+        assert desk.turn(desk.claim) == [] and desk.probe.fresh
+    assert desk.gates.known.closing("work", desk.now)
+    desk.now += breaker.FRESH_EVERY
+    assert desk.gates.known.closing("work", desk.now) is None
+    assert len(desk.turn(desk.claim)) == 1 and desk.probe.fresh
+
+
 def test_who_has_just_started_probes_soon_though_its_first_look_was_too_early(desk_for):
     desk = desk_for(rate="1000/s burst 1000")
     open_outage(desk)
