@@ -21,8 +21,8 @@ from .closed import all_paused, moved, paused, restored
 from .database import disk_full, full_disk_of
 from .ended import Gone, last_line
 from .held import locked_by, writer
-from .nobody import PATIENCE, consumer_cannot_write, consumer_silent, no_consumer, not_swept
-from .timed import flag_of
+from .nobody import PATIENCE, consumer_cannot_write, consumer_silent, no_consumer, not_swept, older_code
+from .timed import flag_of, is_over
 from .waiting import last_of
 from .words import is_time
 
@@ -43,6 +43,9 @@ OF_ALL = (
     "disk-full",
 )
 """Reasons that are the whole site's, whichever flag they were found with."""
+
+FAILED = ("backing-off", "dead", "dead-of-kind")
+"""Reasons for which a handler is to blame."""
 
 PAUSES = ("restored", "moved", "all-paused", "lane-paused", "kind-paused")
 
@@ -121,11 +124,20 @@ class _Asked:
     def _flag(self, flag: Flag) -> Why:
         what = f"flag {flag.id} ({flag.kind} {flag.key})"
         if flag.state == "dead":
-            return _first([reasons.DEAD], what, self._case, flag)
+            return self._with_code(_first([reasons.DEAD], what, self._case, flag), flag.kind)
         if flag.state == "claimed":
             return _first(reasons.HELD, what, self._case, flag)
         found = _all(reasons.WAITING, what, self._case, flag)
-        return replace(found, last=found.last or printable(last_of(self._case, flag)))
+        return self._with_code(replace(found, last=found.last or printable(last_of(self._case, flag))), flag.kind)
+
+    def _with_code(self, found: Why, kind: str) -> Why:
+        """Return an answer with who runs older code of a kind: before all else where that has failed, and else besides."""
+        if (said := older_code(self._case, kind)) is None:
+            return found
+        older = reasons.OLDER_CODE.why(found.what, said)
+        if found.code in FAILED:
+            return replace(older, also=(replace(found, also=()), *found.also)[:MOST_ALSO])
+        return replace(found, also=(*found.also[: MOST_ALSO - 1], older))
 
     def _gone(self, gone: Gone, what: str) -> Why:
         return _first(reasons.GONE, what, self._case, gone)
@@ -207,7 +219,8 @@ class _Asked:
         case = self._case
         for kind in kinds:
             if (said := reasons.KIND_DEAD.find(case, kind)) is not None:
-                return replace(reasons.KIND_DEAD.why(what, said), also=self._for_a_new_one(what, kinds))
+                dead = replace(reasons.KIND_DEAD.why(what, said), also=self._for_a_new_one(what, kinds))
+                return self._with_code(dead, kind)
         also = self._for_a_new_one(what, kinds)
         said = whole.nothing_up(case, list(kinds))
         assert said is not None
@@ -254,16 +267,34 @@ class _Asked:
         found += [(_reason(code), _reason(code).why(what, said)) for code, said in asked]
         found += self._of_lanes()
         found += self._of_kinds()
-        for reason in (reasons.DEAD_CONSUMER, reasons.FAILING, reasons.DEAD_LATELY):
-            found += [(reason, reason.why(what, said)) for said in reason.find(case) or ()]
+        found += self._of_failures()
         found += self._of_schedules()
         found += self._of_pauses({each.code for _, each in found})
         ordered = [each for _, each in sorted(found, key=lambda pair: -pair[0].urgency)]
         if not ordered:
             said = whole.all_well(case)
             assert said is not None
-            return reasons.ALL_WELL.why(what, said)
+            ordered = [reasons.ALL_WELL.why(what, said)]
+        ordered += self._of_code({each.text for each in ordered})
         return replace(ordered[0], what=what, also=tuple(ordered[1 : MOST_ALSO + 1]))
+
+    def _of_failures(self) -> list[tuple[Reason, Why]]:
+        """Return what has died and what fails; where a consumer runs older code of that, that first."""
+        case, found = self._case, []
+        for reason in (reasons.DEAD_CONSUMER, reasons.FAILING, reasons.DEAD_LATELY):
+            found += [(reason, reason.why("the site", said), said) for said in reason.find(case) or ()]
+        kinds = {str(said.values["name"]) for reason, _, said in found if reason is not reasons.DEAD_CONSUMER}
+        older = {answer.text: answer for answer in self._older(sorted(kinds))}
+        return [(reasons.OLDER_CODE, each) for each in older.values()] + [(reason, answer) for reason, answer, _ in found]
+
+    def _of_code(self, told: set[str]) -> list[Why]:
+        """Return who runs older code of anything, and was not told of yet."""
+        return list({each.text: each for each in self._older(sorted(self._case.handlers)) if each.text not in told}.values())
+
+    def _older(self, kinds: Sequence[str]) -> Iterator[Why]:
+        for kind in kinds:
+            if (said := older_code(self._case, kind)) is not None:
+                yield reasons.OLDER_CODE.why("the site", said)
 
     def _of_lanes(self) -> list[tuple[Reason, Why]]:
         reason = _reason("lane-not-swept")
@@ -302,7 +333,7 @@ class _Asked:
         found = []
         for row in self._case.schedules:
             for reason, said in _holding(reasons.SCHEDULE, self._case, row, most=1):
-                if reason.urgency and reason.code != "schedule-behind-a-pause":
+                if reason.urgency and reason.code != "schedule-behind-a-pause" and not is_over(row):
                     answer = reason.why(f"schedule {row.name}", said)
                     found.append((reason, replace(answer, text=f"Schedule {printable(str(row.name))}: {answer.text}")))
         return found

@@ -8,16 +8,19 @@ from typing import Any
 from ...config import SECOND
 from ...consumer.stamping import BY, HELD, Held
 from ...durations import span
-from ...gates.breaker import Breaker
+from ...gates.breaker import Breaker, Outage
 from ...gates.breaker import fresh_from as next_probe
 from ...gates.closings import quiet_hours
 from ...gates.shut import ALL
 from ...handlers import Handler
-from ...models import Flag, Gate, fact
+from ...models import WAITING, Flag, Gate, fact
 from .answer import Said
 from .case import Case
 from .people import noted
 from .words import is_time, since, until
+
+LOOK = 100
+"""Flags that wait among which the next probe is looked for, of each priority."""
 
 MOVES = ("was moved to ", "is being moved ")
 """How the reason begins for which a move pauses a database."""
@@ -114,14 +117,28 @@ def breaker(case: Case, flag: Flag) -> Said | None:
     ends = next_probe(state, case.now)
     if _is_over_by_then(ends, flag, case.now):
         return None
-    soon = ends is None or ends <= case.now
+    ends = _next_try(case, flag, state.outage)
+    soon = ends <= case.now
     values = {
         "kind": flag.kind,
+        "quoted": shlex.quote(flag.kind),
         "why": state.outage.why,
         "since": since(state.outage.since, case.now),
         "next": "may go at once" if soon else f"goes at {until(ends, case.now)}",
     }
     return Said(values, state.outage.since, None if soon else ends)
+
+
+def _next_try(case: Case, flag: Flag, outage: Outage) -> int:
+    """Return when a probe goes: that takes a flag that is due, and one that was never tried has a time of its own."""
+    waiting = [flag]
+    for due in case.agenda:
+        if due.kind in _names(case, flag.kind):
+            where = (WAITING, Flag.kind == due.kind, Flag.priority == due.priority)
+            waiting += case.flags(*where, order=(Flag.due_at, Flag.id), limit=LOOK)
+    tried, fresh = outage.next_at(case.now), outage.fresh_from(case.now)
+    opens = [(each, tried if each.attempts else min(tried, fresh)) for each in waiting]
+    return min(max(when, _due(each, case.now)) for each, when in opens)
 
 
 def rate(case: Case, flag: Flag) -> Said | None:

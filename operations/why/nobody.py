@@ -12,6 +12,7 @@ from ...consumer.terms import STAYING
 from ...durations import span
 from ...models import Consumer, Flag
 from ..doctor.transactions import lanes_of
+from ..older_code import file_of, older_than
 from .answer import Said
 from .case import Case
 from .people import TICK, noted, who
@@ -52,6 +53,26 @@ def consumer_without_handler(case: Case, flag: Flag) -> Said | None:
     oldest = min((row.started_at for row in people.staying if is_time(row.started_at)), default=None)
     pids = " ".join(str(row.pid) for row in people.staying)
     return Said({"kind": flag.kind, "who": names, "since": since(oldest, case.now), "pids": pids}, oldest)
+
+
+def older_code(case: Case, kind: str) -> Said | None:
+    """A consumer started before the module of a handler was changed, so that it runs the code of that time."""
+    handler = case.handler(kind)
+    if handler is None:
+        return None
+    older = older_than({kind: handler}, case.people.staying, platform.node())
+    found = [each for each in older if each[1] <= case.now]
+    if not found:
+        return None
+    module, changed, row = found[0]
+    values = {
+        "who": listed([who(row) for _, _, row in found]),
+        "since": since(row.started_at, case.now),
+        "file": file_of(module),
+        "at": at(changed, case.now),
+        "pids": " ".join(str(row.pid) for _, _, row in found),
+    }
+    return Said(values, changed)
 
 
 def no_consumer(case: Case, flag: Flag | None = None) -> Said | None:

@@ -73,7 +73,7 @@ WAITING = (
     Reason(
         "backing-off",
         "Attempt {attempt} failed {at} ({error}), and it backs off: it is tried again at {until}.",
-        "mend what the error names; to have it tried at once, retry it",
+        "mend what the error names, and start the consumer anew where that is code; to have it tried at once, retry it",
         "flagsweep retry {id}",
         waiting.backing_off,
         3,
@@ -154,8 +154,8 @@ WAITING = (
         "breaker",
         "The provider of {kind} seems to be away {since}, since flag after flag failed with {why}: only a probe is let through, "
         "and the next {next}.",
-        "mend the provider: the first probe that succeeds opens it",
-        "flagsweep gates",
+        "mend the provider: the first probe that succeeds opens it; once it is back, a retry has one go within seconds",
+        "flagsweep retry --kind {quoted}",
         closed.breaker,
         6,
     ),
@@ -335,7 +335,7 @@ HELD = (
 DEAD = Reason(
     "dead",
     "It is dead since its last attempt, {tries}, failed {at}: {error}.",
-    "mend what the error names, then retry it; or discard it",
+    "mend what the error names, start the consumer anew, then retry it; or discard it",
     "flagsweep retry {id}",
     ended.dead,
     4,
@@ -415,7 +415,7 @@ SCHEDULE = (
         "schedule-never-fires",
         "It never fires: no time is left that {spec} could mean; {fired}.",
         "give it other times, or remove it",
-        "flagsweep schedule edit {name}",
+        "flagsweep schedule edit {name} {times}",
         timed.schedule_never,
         5,
     ),
@@ -444,6 +444,14 @@ SCHEDULE = (
         7,
     ),
     Reason(
+        "schedule-far-off",
+        "It fires next on {date}, in {days} days, and not before ({plain}); {fired}.",
+        "give it the times that are meant",
+        "flagsweep schedule edit {name} {times}",
+        timed.schedule_far_off,
+        1,
+    ),
+    Reason(
         "schedule-not-due",
         "It fires {next} ({plain}).",
         "",
@@ -457,7 +465,7 @@ SCHEDULE = (
 KIND_DEAD = Reason(
     "dead-of-kind",
     "Nothing of {kind} waits, but flags of it are dead; the newest, flag {id}, died {at}: {error}.",
-    "mend what the error names, then retry them",
+    "mend what the error names, start the consumer anew, then retry them",
     "flagsweep retry --kind {kind}",
     ended.kind_dead,
     4,
@@ -481,10 +489,21 @@ UNKNOWN_NAME = Reason(
 KIND = (KIND_DEAD, NOTHING_UP, UNKNOWN_NAME)
 """What is told of a kind or a lane of which nothing waits."""
 
+OLDER_CODE = Reason(
+    "older-code",
+    "{who} runs {since} with the code of that time; {file} was changed {at}.",
+    "end it (kill {pids}: it finishes what it has in hand) and start it again, unless what starts it (systemd, supervisor, "
+    "Docker) does; then retry what failed",
+    "flagsweep run",
+    nobody.older_code,
+    6,
+)
+"""Told first where runs fail: what was mended is of no use yet. Elsewhere it is told besides."""
+
 DEAD_LATELY = Reason(
     "died-lately",
     "{many} of {kind} died within a day, most with {error}.",
-    "mend what the error names, then retry them",
+    "mend what the error names, start the consumer anew, then retry them",
     "flagsweep retry --kind {kind}",
     whole.dead_lately,
     4,
@@ -500,7 +519,7 @@ DEAD_CONSUMER = Reason(
 FAILING = Reason(
     "failing",
     "{kind} fails: {many} within an hour, and none succeeded{error}.",
-    "mend what the error names; what backs off is tried again by itself, or at once by retry",
+    "mend what the error names, and start the consumer anew; what backs off is tried again by itself, or at once by retry",
     "flagsweep retry --kind {kind}",
     whole.failing,
     5,
@@ -514,7 +533,7 @@ PAUSED = Reason(
     2,
 )
 ALL_WELL = Reason("all-well", "All is well: {who} sweeps, and {waits}.", "", "", whole.all_well, 0)
-SITE = (UNUSED, DEAD_CONSUMER, FAILING, DEAD_LATELY, PAUSED, ALL_WELL)
+SITE = (UNUSED, DEAD_CONSUMER, OLDER_CODE, FAILING, DEAD_LATELY, PAUSED, ALL_WELL)
 """What is told of the site as a whole, besides what the oldest due flag of each kind waits for, and each schedule."""
 
 TABLE = {

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shlex
 
-from ...config import microseconds
+from ...config import SECOND, microseconds
 from ...consumer.keeper import OVERDUE
 from ...models import Flag, Schedule
+from ..doctor.finding import as_date
+from ..doctor.firing import DAY, FAR
 from ..schedule_info import ScheduleInfo, seconds_due
 from .answer import Said
 from .case import Case
@@ -41,10 +43,29 @@ def schedule_never(case: Case, row: Schedule) -> Said | None:
     """No time is left at which it would fire."""
     if row.next_at is not None:
         return None
-    fired = f"it fired last {at(row.fired_at, case.now)}" if row.fired_at is not None else "it has never fired"
-    return Said(
-        {"name": shlex.quote(row.name), "spec": f"{row.sort} {row.spec}", "fired": fired}, row.fired_at, last=_last(case, row)
-    )
+    fired = f"it fired last {at(row.fired_at, case.now)}" if row.fired_at is not None else _last(case, row)
+    values = {"name": shlex.quote(row.name), "spec": f"{row.sort} {row.spec}", "fired": fired, "times": _times(row)}
+    return Said(values, row.fired_at, last=_last(case, row))
+
+
+def schedule_far_off(case: Case, row: Schedule) -> Said | None:
+    """Its next time is more than a year away, so that another may have been meant."""
+    info = info_of(case, row)
+    if info.due is not None or row.next_at - case.now < FAR * SECOND:
+        return None
+    values = {"date": as_date(row.next_at).split()[0], "days": f"{(row.next_at - case.now) // DAY:,}", "plain": info.plain}
+    named = {"name": shlex.quote(row.name), "times": _times(row), "fired": _last(case, row)}
+    return Said({**values, **named}, until=row.next_at, last=_last(case, row))
+
+
+def _times(row: Schedule) -> str:
+    """Return the option that gives a schedule other times."""
+    return f'--{row.sort} "..."'
+
+
+def is_over(row: Schedule) -> bool:
+    """Return whether a schedule has fired the one time that it was for."""
+    return row.sort == "at" and row.next_at is None and row.fired_at is not None
 
 
 def schedule_behind_pause(case: Case, row: Schedule) -> Said | None:
@@ -102,8 +123,9 @@ def flag_of(case: Case, row: Schedule) -> Flag | None:
 
 
 def _last(case: Case, row: Schedule) -> str:
-    """Return when it fired last, and how that run ended."""
+    """Return when it fired last, and how that run ended; a run by hand is none of its times."""
     if row.fired_at is None:
-        return "it has never fired"
+        by_hand = f"; by hand it was run, and that ended {at(row.ended_at, case.now)}: {row.outcome}" if row.outcome else ""
+        return f"it has never fired by itself{by_hand}"
     ended = f", and its run ended {at(row.ended_at, case.now)}: {row.outcome}" if row.outcome else ""
     return f"it fired {at(row.fired_at, case.now)}{ended}"

@@ -54,14 +54,21 @@ def last_of(case: Case, flag: Flag) -> str:
     """Return what happened last to a flag that waits."""
     if flag.attempts or flag.crashes:
         return f"attempt {flag.attempts} failed {at(flag.settled_at, case.now)}: {last_failure(flag)}"
+    if is_retried(flag):
+        return f"it waits from scratch {since(flag.settled_at, case.now)}, after it had failed: {last_failure(flag)}"
     if flag.settled_at is not None:
         return f"it ran {at(flag.settled_at, case.now)}, and was put off"
     return f"it was raised {at(flag.raised_at, case.now)}"
 
 
+def is_retried(flag: Flag) -> bool:
+    """Return whether a flag that had failed waits from scratch, as after a retry: its error is there, none of its attempts is."""
+    return flag.settled_at is not None and flag.error is not None and not flag.attempts
+
+
 def snoozed(case: Case, flag: Flag) -> Said | None:
     """Its handler has begun it, and asked for later."""
-    if not _is_early(case, flag) or flag.attempts or flag.settled_at is None:
+    if not _is_early(case, flag) or flag.attempts or flag.settled_at is None or is_retried(flag):
         return None
     values = {"until": until(flag.due_at, case.now), "at": at(flag.settled_at, case.now)}
     return Said(values, flag.settled_at, flag.due_at, last_of(case, flag))
@@ -69,7 +76,7 @@ def snoozed(case: Case, flag: Flag) -> Said | None:
 
 def not_due(case: Case, flag: Flag) -> Said | None:
     """Its time has not come: it was raised for later."""
-    if not _is_early(case, flag) or flag.attempts or flag.crashes or flag.settled_at is not None:
+    if not _is_early(case, flag) or flag.attempts or flag.crashes or not (flag.settled_at is None or is_retried(flag)):
         return None
     debounced = ["Each raise puts it off, as its debounce says."] if flag.first_at is not None else []
     scheduled = [f"The schedule {flag.schedule} has raised it."] if flag.schedule is not None else []

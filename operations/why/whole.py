@@ -8,11 +8,12 @@ from itertools import islice
 from typing import Any
 
 from ...config import SECOND
-from ...models import CLAIMED, WAITING, Flag
+from ...models import CLAIMED, Flag, History
 from ...sweep.records import totals
+from ..info import headline_of
 from .answer import Said
-from .case import Case, last_failure
-from .ended import MOST_SORTS, newest_dead
+from .case import Case
+from .ended import MOST_SORTS
 from .people import who
 from .words import at, is_time, listed, many
 from .words import since as since_when
@@ -21,7 +22,7 @@ MOST_DEAD = 1000
 """Dead flags of one sort that are counted."""
 
 FIRST = 100
-"""Flags that wait among which the one that failed last is looked for."""
+"""Lines of history among which the last failure is looked for."""
 
 
 def nothing_up(case: Case, kinds: list[str]) -> Said | None:
@@ -53,7 +54,12 @@ def dead_lately(case: Case) -> Iterable[Said]:
         by_kind.setdefault(kind, []).append((count, died_as))
     for kind, sorts in by_kind.items():
         total = sum(count for count, _ in sorts)
-        values = {"many": many(total, MOST_DEAD, "flag"), "kind": shlex.quote(kind), "error": sorts[0][1] or "causes not noted"}
+        values = {
+            "many": many(total, MOST_DEAD, "flag"),
+            "name": kind,
+            "kind": shlex.quote(kind),
+            "error": sorts[0][1] or "causes not noted",
+        }
         yield Said(values)
 
 
@@ -62,20 +68,22 @@ def failing(case: Case) -> Iterable[Said]:
     for kind, counts in sorted(totals(case.db, case.now - 3600 * SECOND).items()):
         failed = counts.get("failed", 0) + counts.get("dead", 0)
         if failed and not counts.get("succeeded", 0):
-            flag = _last_failed(case, kind)
-            error = f"; the last, flag {flag.id} {at(flag.settled_at, case.now)}: {last_failure(flag)}" if flag else ""
-            last = f"flag {flag.id} failed {at(flag.settled_at, case.now)}: {last_failure(flag)}" if flag else ""
-            values = {"kind": shlex.quote(str(kind)), "many": many(failed, 10**12, "attempt"), "error": error}
+            line = _last_failed(case, kind)
+            how = f"{at(line.at, case.now)}: {headline_of(line.reason)}" if line else ""
+            error = f"; the last, flag {line.flag} {how}" if line else ""
+            last = f"flag {line.flag} failed {how}" if line else ""
+            values = {"name": kind, "kind": shlex.quote(str(kind)), "many": many(failed, 10**12, "attempt"), "error": error}
             yield Said(values, last=last)
 
 
-def _last_failed(case: Case, kind: str) -> Flag | None:
-    """Return the flag of a kind that failed last, of the first that wait and of the newest that is dead."""
-    where = (WAITING, Flag.kind == kind, Flag.priority == 0)
-    waiting = case.flags(*where, order=(Flag.due_at, Flag.id), limit=FIRST)
-    dead = newest_dead(case, kind)
-    found = [flag for flag in (*waiting, *((dead,) if dead else ())) if flag.error is not None and is_time(flag.settled_at)]
-    return max(found, key=lambda flag: flag.settled_at, default=None)
+def _last_failed(case: Case, kind: str) -> History | None:
+    """Return the line of the failure of a kind that was last, of its newest lines within an hour.
+
+    The flag itself tells when it was settled last, and a retry settles it, too.
+    """
+    where = (History.kind == kind, History.at >= case.now - 3600 * SECOND)
+    newest = History.select().where(*where).order_by(History.at.desc(), History.id.desc()).limit(FIRST).execute(case.db)
+    return next((line for line in newest if line.event in ("failed", "dead")), None)
 
 
 def dead_consumers(case: Case) -> Iterable[Said]:

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import threading
+import types
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -220,6 +221,28 @@ def test_a_breaker_says_what_failed_and_when_the_next_probe_goes(running):
     flag = away.raise_flag(9).id
     found = running.why(flag)
     assert found.code == "breaker" and "ZeroDivisionError" in found.text and "the next goes at" in found.text
+
+
+def test_a_breaker_does_not_say_that_the_next_may_go_at_once_where_its_probe_waits(running, client):
+    began = []
+
+    @running.handler("work", breaker=2, backoff=600, max_attempts=9)
+    def away(n):
+        began.append(n)
+        raise ValueError("away")
+
+    away.raise_many([(n,) for n in range(3)])
+    running.sweep()
+    client.ask("UPDATE flagsweep_flag SET attempts = 1, settled_at = ?, due_at = ?", NEW_YEAR, NEW_YEAR)
+    running.clock.advance(15)
+    found = running.why("work")
+    assert found.code == "breaker" and "the next goes at" in found.text and "in 15 s" in found.text
+    assert (found.until.timestamp(), found.command) == (NEW_YEAR / SECOND + 30, "flagsweep retry --kind work")
+    assert running.retry(kind="work") == 3
+    assert "the next may go at once" in running.why("work").text
+    before = len(began)
+    running.sweep()
+    assert len(began) == before + 1, "it was tried at once"
 
 
 @pytest.mark.parametrize(("option", "text"), [("rate", "2/h"), ("budget", "2/d")])
@@ -583,6 +606,31 @@ def test_a_schedule_that_never_fires_or_is_damaged_says_so(hourly, client):
         assert found.code == "schedule-damaged" and "often" in found.text
 
 
+def test_a_schedule_whose_next_time_is_years_away_is_told_in_the_days_of_doctor(running):
+    idle(running)
+    running.schedules.add("leap", "work", cron="0 0 29 2 1#5")
+    for found in (running.why("leap"), running.why()):
+        assert found.code == "schedule-far-off" and "2028-02-29, in 789 days" in found.text
+        assert found.command == 'flagsweep schedule edit leap --cron "..."'
+        assert "it has never fired by itself" in found.text and "by hand" not in found.text
+    assert any("in 789 days" in each.text for each in running.doctor())
+    running.schedules.run_now("leap")
+    running.sweep()
+    assert re.search(
+        "it has never fired by itself; by hand it was run, and that ended at .*: succeeded", running.why("leap").text
+    )
+
+
+def test_a_schedule_that_has_fired_its_one_time_is_nothing_to_look_at(running):
+    idle(running).at("2026-01-01T01:00Z", name="once")
+    running.sweep()
+    running.clock.advance(3601)
+    running.sweep()
+    tick(running)
+    assert running.why("once").code == "schedule-never-fires"
+    assert codes(running.why()) == ["all-well"]
+
+
 # The site, and the database.
 
 
@@ -641,6 +689,55 @@ def test_a_kind_of_which_every_run_fails_is_told_with_its_error(running):
     assert re.match(
         r"work fails: 1 attempt within an hour, and none succeeded; the last, flag 1 at .* ZeroDivisionError", found.text
     )
+
+
+def test_the_time_of_a_retry_is_not_told_as_that_of_a_failure(running):
+    send = running.handler("work", backoff=3600)(lambda n: 1 / 0)
+    flag = send.raise_flag(1).id
+    running.sweep()
+    running.clock.advance(300)
+    running.retry(flag)
+    running.clock.advance(10)
+    tick(running)
+    assert "the last, flag 1 at" in running.why().text and "5 min ago: ZeroDivisionError" in running.why().text
+    assert re.match("it waits from scratch since .*, 10 s ago, after it had failed: ZeroDivisionError", running.why(flag).last)
+
+
+@pytest.fixture
+def module(running, client, tmp_path, monkeypatch):
+    """Give the module of a handler whose file is changed a minute after the consumer has started."""
+    module, path = types.ModuleType("site_of_why"), tmp_path / "site_of_why.py"
+    path.write_text("def fail(n):\n    1 / 0\n\n\ndef work(n):\n    pass\n")
+    exec(compile(path.read_text(), path, "exec"), module.__dict__)
+    module.__file__ = str(path)
+    os.utime(path, (NEW_YEAR // SECOND + 60,) * 2)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    client.ask("UPDATE flagsweep_consumer SET app = 'site_of_why'")
+    return module
+
+
+def test_a_consumer_that_runs_the_code_of_before_it_was_mended_is_named_first(running, module):
+    flag = running.handler("work", max_attempts=1)(module.fail).raise_flag(1).id
+    running.sweep()
+    assert codes(running.why(flag)) == ["dead"]
+    running.clock.advance(120)
+    tick(running)
+    for found, besides in ((running.why(flag), "dead"), (running.why("work"), "dead-of-kind"), (running.why(), "failing")):
+        assert (found.code, found.command, besides in codes(found)) == ("older-code", "flagsweep run", True)
+        assert re.search(rf"\(pid {os.getpid()} on .*\) runs since .*, 2 min ago with the code of that time", found.text)
+        assert "site_of_why.py was changed at" in found.text and "60 s ago" in found.text
+        assert f"kill {os.getpid()}:" in found.change and codes(found).count("older-code") == 1
+    assert "start the consumer anew" in running.why().also[0].change
+
+
+def test_a_consumer_that_runs_older_code_of_what_does_not_fail_is_told_besides(running, module):
+    flag = running.handler("work")(module.work).raise_flag(1).id
+    assert codes(running.why(flag)) == ["any-moment"]
+    running.sweep()
+    assert codes(running.why()) == ["all-well"]
+    running.clock.advance(120)
+    tick(running)
+    assert codes(running.why()) == ["all-well", "older-code"] and running.why().ok
 
 
 def test_a_database_that_does_not_answer_is_the_reason(tmp_path):
