@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..config import SECOND, Clock, Settings, seconds
 from ..consumer.keeper import OVERDUE
-from ..consumer.stamping import BY, HELD, Held
+from ..consumer.stamping import HELD, Held
 from ..consumer.terms import STAYING
 from ..databases.connections import Connections
 from ..durations import span
@@ -22,13 +22,14 @@ from ..errors import DatabaseAway, NotReady
 from ..gates.shut import ALL, Shut
 from ..handlers import Handler
 from ..logs import printable
-from ..models import Consumer, Fact, fact
+from ..models import Consumer, Fact, Gate, fact
 from ..models import gates as gate_rows
+from .point import CRITICAL, OK, UNKNOWN, WARNING, Point, names, since
 from .promises import UNSAID, Wait, waits
 from .site import Site
 from .status import alive_of
+from .troubles import of_failures, of_schedules, of_the_disk, resuming
 
-OK, WARNING, CRITICAL, UNKNOWN = "ok", "warning", "critical", "unknown"
 CODES = {OK: 0, WARNING: 1, CRITICAL: 2, UNKNOWN: 3}
 """Exit codes, as Nagios and whoever learned from it expects them."""
 
@@ -43,24 +44,6 @@ MOST_DEAD = 100
 
 MOST_GROUPS = 100
 """Groups of the dead that are looked through."""
-
-SHOWN = 3
-"""Names of a sort that the line has."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """Say one thing of the health of a site.
-
-    :ivar name: ``consumer``, ``swept``, ``due``, ``paused`` or ``dead``.
-    :ivar level: ``ok``, ``warning`` or ``critical``.
-    :ivar fix: the command that mends it, or shows more; empty where nothing is wrong.
-    """
-
-    name: str
-    level: str
-    text: str
-    fix: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,17 +87,17 @@ def unknown(why: str) -> Health:
     return Health(UNKNOWN, [Point("check", UNKNOWN, why)])
 
 
-def away(why: str) -> Health:
+def away(why: str, besides: Iterable[Point] = ()) -> Health:
     """Return the health of a site whose database does not answer: nothing is swept either."""
-    return Health(CRITICAL, [Point("database", CRITICAL, why, "'flagsweep doctor'")])
+    return Health(CRITICAL, [*besides, Point("database", CRITICAL, why, "'flagsweep doctor'")])
 
 
 def checked(site: Site, dead_since: Any, needs_consumer: bool) -> Health:
     """Return how a site is, asked over its own connection."""
-    since = seconds(dead_since, "dead_since")
+    back = seconds(dead_since, "dead_since")
     handlers = {kind: site.handler_of(kind) for kind in site.handled}
     examiner = Examiner(site.connections, site.settings, handlers, site.clock)
-    return examiner.answered(since, needs_consumer, site.connections.lent("the site could not be checked"))
+    return examiner.answered(back, needs_consumer, site.connections.lent("the site could not be checked"))
 
 
 class Examiner:
@@ -145,7 +128,7 @@ class Examiner:
         try:
             return self.check(dead_since, needs_consumer, lent)
         except (DatabaseAway, NotReady) as error:
-            return away(str(error))
+            return away(str(error), of_the_disk(self._connections.file))
 
     def check(self, dead_since: float, needs_consumer: bool, lent: AbstractContextManager[Any]) -> Health:
         """Return how the site is, as ``FlagSweep.check`` says.
@@ -157,19 +140,28 @@ class Examiner:
             consumers = _Consumers(self._connections, db, now)
             found = waits(db, self._dialect, self._settings, self._handlers, now, consumers.served())
             dead = self._dead(db, now - int(dead_since * SECOND)) if dead_since else []
-            pauses = Shut(gate_rows(db)).all_pauses(now)
+            rows = gate_rows(db)
+            pauses = Shut(rows).all_pauses(now)
+            troubles = list(self._troubles(db, rows, consumers, now))
             held = fact(db, HELD) if (ALL, "") in pauses else None
         needs_consumer = needs_consumer and self._settings.mode != "inline"
         points = [
             *((consumers.point(),) if needs_consumer else ()),
             *(() if held is None else (_of_the_stamp(held),)),
             *_swept(consumers, found),
-            *_due(found),
+            *_due(found, now),
             *_paused(found, pauses),
+            *troubles,
+            *of_the_disk(self._connections.file),
             *((_of_the_dead(dead, dead_since),) if dead_since else ()),
         ]
         worst = max(points, key=lambda point: CODES[point.level]).level if points else OK
         return Health(worst, points, found, dead, dead_since)
+
+    def _troubles(self, db: Any, rows: list[Gate], consumers: _Consumers, now: int) -> Iterator[Point]:
+        kinds = [str(kind) for kind in self._dialect.waiting_kinds(db)]
+        yield from of_failures(db, rows, kinds, self._handlers, now)
+        yield from of_schedules(db, Shut(rows), self._handlers, consumers.served(), bool(consumers.living), now)
 
     def _dead(self, db: Any, since: int) -> list[dict[str, Any]]:
         """Return how many flags of which group died since a time; as long as that is good, what was found before."""
@@ -242,11 +234,11 @@ def _swept(consumers: _Consumers, found: Sequence[Wait]) -> Iterator[Point]:
     late = [wait for wait in found if consumers.living and wait.waited_s > OVERDUE and not consumers.serve(wait.kind)]
     if late:
         level = CRITICAL if any(wait.broken and wait.said for wait in late) else WARNING
-        text = f"no consumer has a handler for {_names([wait.kind for wait in late])}, whose flags are due"
+        text = f"no consumer has a handler for {names([wait.kind for wait in late])}, whose flags are due"
         yield Point("swept", level, text, "'flagsweep doctor'")
 
 
-def _due(found: Sequence[Wait]) -> Iterator[Point]:
+def _due(found: Sequence[Wait], now: int) -> Iterator[Point]:
     """Yield what breaks a promise, lane by lane, or how long the oldest due flag waits."""
     broken: dict[str, Wait] = {}
     for wait in found:
@@ -254,7 +246,7 @@ def _due(found: Sequence[Wait]) -> Iterator[Point]:
             broken.setdefault(wait.lane, wait)
     for lane, wait in broken.items():
         promised = f"promised are {span(wait.promised_s)}" if wait.said else "nothing is promised"
-        held = f": {wait.held}" if wait.held else ""
+        held = f": {wait.held}{since(wait.shut_at, now)}" if wait.held else ""
         level = CRITICAL if wait.said and wait.by is None else WARNING
         yield Point("due", level, f"lane {lane}: {wait.kind} waits for {span(wait.waited_s)}, {promised}{held}", _fix(wait))
     if not broken:
@@ -266,16 +258,13 @@ def _fix(wait: Wait) -> str:
     """Return the command that ends a pause, or that says why."""
     if wait.by is None or wait.gate is None:
         return f"'flagsweep why {wait.kind}'"
-    sort, name = wait.gate
-    if sort == ALL and wait.by == BY:
-        return "'flagsweep confirm'"
-    return f"'flagsweep resume {'--all' if sort == ALL else f'--lane {name}' if sort == 'lane' else name}'"
+    return resuming(*wait.gate, by=wait.by)
 
 
 def _paused(found: Sequence[Wait], pauses: Mapping[tuple[str, str], Any]) -> Iterator[Point]:
     """Yield what a person has shut; where flags wait behind it for too long, that is told of them."""
     if pauses:
-        yield Point("paused", OK, f"paused: {_names([f'{sort} {name}'.strip() for sort, name in sorted(pauses)])}")
+        yield Point("paused", OK, f"paused: {names([f'{sort} {name}'.strip() for sort, name in sorted(pauses)])}")
 
 
 def _of_the_stamp(held: Fact) -> Point:
@@ -288,7 +277,7 @@ def _of_the_dead(dead: Sequence[Mapping[str, Any]], since: float) -> Point:
         return Point("dead", OK, f"none died for {span(since)}")
     count = sum(group["count"] for group in dead)
     more = " or more" if any(group["more"] for group in dead) else ""
-    kinds = _names(list(dict.fromkeys(group["kind"] for group in dead)))
+    kinds = names(list(dict.fromkeys(group["kind"] for group in dead)))
     return Point("dead", WARNING, f"{count}{more} died within {span(since)}: {kinds}", "'flagsweep dead'")
 
 
@@ -333,8 +322,3 @@ def _since(left: Fact | None, now: int) -> str:
     except (TypeError, ValueError, KeyError, RecursionError):
         how = ""
     return f", for {span(_age(left.at, now))}{how}"
-
-
-def _names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{', '.join(map(str, names[:SHOWN]))}{more}"

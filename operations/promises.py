@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from ..config import EVERY_LANE, SECOND, Settings
+from ..config import EVERY_LANE, SECOND, Settings, microseconds
 from ..databases.dialect import Dialect
 from ..gates.quiet import Quiet
 from ..gates.shut import ALL
@@ -39,6 +39,7 @@ class Wait:
     :ivar held: why its gate is closed just now, in plain words; None: it is open.
     :ivar by: who has paused it, where somebody has.
     :ivar gate: sort and name of that gate.
+    :ivar shut_at: since when it is closed, where that is known, in microseconds UTC.
     :ivar quiet: whether these are the quiet hours of its kind, which break no promise.
     """
 
@@ -51,6 +52,7 @@ class Wait:
     by: str | None = None
     quiet: bool = False
     gate: tuple[str, str] | None = None
+    shut_at: int | None = None
 
     @property
     def broken(self) -> bool:
@@ -127,7 +129,8 @@ def _wait(
     gate = _gate_before(kind, lane, handler, closed)
     held, by, shut = (gate.why, gate.by, (gate.sort, gate.name)) if gate is not None else (None, None, None)
     waited, quiet_now = round((now - since) / SECOND, 3), is_quiet and by is None
-    return Wait(lane, kind, waited, *promise_of(lane, settings), held, by, quiet_now, shut)
+    at = None if gate is None or gate.since is None else microseconds(gate.since)
+    return Wait(lane, kind, waited, *promise_of(lane, settings), held, by, quiet_now, shut, at)
 
 
 def _opened_at(quiet: Quiet, now: int, zone: ZoneInfo) -> int:

@@ -165,6 +165,15 @@ def between(db: Database, since: int, until: int) -> dict[str, dict[str, int]]:
     return _added_by_kind(db, (Count.at >= since) & (Count.at < until))
 
 
+def only_failed(db: Database, since: int, least: int) -> list[tuple[str, int]]:
+    """Return the kinds of which so many runs were counted since a moment, and all of them failed, with how many."""
+    well = (Count.succeeded, Count.snoozed, Count.discarded)
+    failed, rest = fn.SUM(Count.failed) + fn.SUM(Count.dead), sum((fn.SUM(each) for each in well[1:]), fn.SUM(well[0]))
+    sound = [each.between(0, MOST_COUNTED) for each in (*well, Count.failed, Count.dead)]
+    query = Count.select(Count.kind, failed).where(Count.span == MINUTE, Count.at >= since, *sound).group_by(Count.kind)
+    return [(str(kind), int(runs)) for kind, runs in query.having(rest == 0, failed >= least).tuples().execute(db)]
+
+
 def _added_by_kind(db: Database, which: Any) -> dict[str, dict[str, int]]:
     """Return counts added up by kind, without rows that a hand has damaged: text is larger than any number there."""
     sums = [fn.SUM(getattr(Count, name)).alias(name) for name in (*SUMS, *DURATIONS)]

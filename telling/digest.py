@@ -7,10 +7,10 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from ..config import SECOND, hidden, seconds
+from ..config import SECOND, hidden, microseconds, seconds
 from ..databases.connections import Connections
 from ..durations import span, utc
 from ..logs import printable
@@ -32,6 +32,8 @@ LOOKED_AT = 5000
 """Lines of history that are looked through for the errors that came most often."""
 
 DAY = 86_400.0
+FAR = 366
+"""Days to a schedule's next time from which on it has a line."""
 LONGEST = 8 * DAY
 """Seconds that a digest looks back at the most."""
 
@@ -113,9 +115,11 @@ def digest(site: Digested, since: Any = None, to: str = "") -> Digest:
         _consumers(health),
         _dead(site, health, back),
         _late(health),
+        _failing(health),
+        _disk(health),
         _errors(site, now - int(back * SECOND)),
         _closed(site),
-        _schedules(site),
+        _schedules(site, health, now),
         _healthy(site, health),
     ]
     return Digest(name_of(site.connections), utc(now), utc(now - int(back * SECOND)), [part for part in parts if part.lines])
@@ -151,6 +155,21 @@ def _consumers(health: Health) -> Part:
     wrong = [point for point in points if point.level != "ok"]
     brief = "nobody sweeps" if any(point.level == "critical" for point in wrong) else "not swept" if wrong else ""
     return Part("Who sweeps", [point.text for point in points], brief, _unique(point.fix for point in wrong))
+
+
+def _failing(health: Health) -> Part:
+    """Tell of providers that are away, which the closed gates count, and of kinds that fail without such a gate."""
+    points = [point for point in health.points if point.name in ("provider", "failing")]
+    only = sum(point.name == "failing" for point in points)
+    brief = f"{only} kind{'s' if only > 1 else ''} only {'fail' if only > 1 else 'fails'}" if only else ""
+    return Part("Failing", [point.text for point in points], brief, _unique(point.fix for point in points))
+
+
+def _disk(health: Health) -> Part:
+    points = [point for point in health.points if point.name == "disk"]
+    full = any(point.level == "critical" for point in points)
+    brief = "disk full" if full else "little disk space" if points else ""
+    return Part("Disk", [point.text for point in points], brief, _unique(point.fix for point in points))
 
 
 def _dead(site: Digested, health: Health, back: float) -> Part:
@@ -210,15 +229,27 @@ def _option(sort: str) -> str:
     return {"lane": "--lane ", "schedule": "--schedule "}.get(sort, "")
 
 
-def _schedules(site: Digested) -> Part:
-    lines, bad = [], []
-    for info in site.schedules.list():
+def _schedules(site: Digested, health: Health, now: int) -> Part:
+    still = [point for point in health.points if point.name == "schedules"]
+    infos = site.schedules.list()
+    far = {info.name: line for info in infos if (line := _far_off(info, now))}
+    lines, bad = [*(point.text for point in still), *far.values()], []
+    for info in infos:
         why = _why_bad(info)
         if why:
             bad.append(info.name)
             lines.append(f"{info.name}: {why}")
-    brief = f"{len(bad)} schedule{'s' if len(bad) > 1 else ''} failed" if bad else ""
-    return Part("Schedules", lines, brief, [f"flagsweep schedule show {name}" for name in bad[:SHOWN]])
+    briefs = ["a schedule does not fire"] if still else []
+    briefs += [f"{len(bad)} schedule{'s' if len(bad) > 1 else ''} failed"] if bad else []
+    fixes = [*_unique(point.fix for point in still), *(f"flagsweep schedule show {name}" for name in [*bad, *far][:SHOWN])]
+    return Part("Schedules", lines, ", ".join(briefs), fixes)
+
+
+def _far_off(info: ScheduleInfo, now: int) -> str:
+    """Return how far away the next time of a schedule is, where somebody may have meant another."""
+    if not info.next or (days := (microseconds(info.next[0]) - now) / SECOND / DAY) <= FAR:
+        return ""
+    return f"{info.name}: its next time is {info.next[0].astimezone(UTC):%Y-%m-%d %H:%M} UTC, in {days:,.0f} days"
 
 
 def _why_bad(info: ScheduleInfo) -> str:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 
 from ...config import SECOND
 from ...consumer.wakeups import LOCAL, file_system
 from ...databases.library import NEWER, is_apsw, version_of
+from ..disk import LITTLE, NOTHING, room_on
 from .finding import Finding, as_date
 from .patient import Check, Patient
 
-MIB = 1024 * 1024
-LITTLE_SPACE = 64 * MIB
-NO_SPACE = 1 * MIB
 FIRST_YEAR = 1_704_067_200 * SECOND
 """2024-01-01: a clock that shows less has never been set."""
 RETURNING = (3, 35, 0)
@@ -88,22 +85,9 @@ def folder(patient: Patient) -> Finding:
 
 def disk_space(patient: Patient) -> Finding:
     """Check that there is room for the database to grow, and to make files."""
-    place = patient.path.parent
-    free = shutil.disk_usage(place).free
-    if hasattr(os, "statvfs") and (disk := os.statvfs(place)).f_files and not disk.f_favail:
-        fix = "delete some that nobody needs: SQLite cannot make its log, nor a consumer its notes"
-        return Finding("fail", "disk space", f"no more files can be made in {place}", fix)
-    if free < NO_SPACE:
-        text = f"{free // 1024} KiB are free: no raise and no sweep can write any more"
-        return Finding(
-            "fail",
-            "disk space",
-            text,
-            f"free some space on the disk of {place} (du -xh / | sort -h); what waits goes on by itself",
-        )
-    if free < LITTLE_SPACE:
-        return Finding("warn", "disk space", f"{free // MIB} MiB are free", "free some space: on a full disk every raise fails")
-    return Finding("ok", "disk space", f"{free / 1024 / MIB:.1f} GiB are free")
+    room = room_on(patient.path.parent)
+    level = {NOTHING: "fail", LITTLE: "warn"}.get(room.is_left, "ok")
+    return Finding(level, "disk space", room.text, room.fix)
 
 
 FILES: list[Check] = [file_system_kind, folder, disk_space]

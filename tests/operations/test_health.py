@@ -1,6 +1,7 @@
 """Whether all is well: who sweeps, what breaks a promise, what died lately."""
 
 import json
+from contextlib import suppress
 
 import pytest
 from rig import NEW_YEAR, idle, plain
@@ -9,6 +10,7 @@ from flagsweep import ConfigError, FlagSweep
 from flagsweep.config import SECOND
 from flagsweep.consumer.membership import Enlisted
 from flagsweep.consumer.terms import RUN
+from flagsweep.models import Schedule
 from flagsweep.testing import FakeClock
 
 
@@ -190,3 +192,104 @@ def test_a_database_that_does_not_answer_is_critical(tmp_path):
 def test_what_is_no_duration_is_refused(flags):
     with pytest.raises(ConfigError, match="dead_since must be seconds"):
         flags.check(dead_since="lately")
+
+
+def test_a_provider_that_is_away_is_a_warning_with_what_its_flags_fail_of(running):
+    @running.handler("send", lane="mail")
+    def send(n):
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    for number in range(6):
+        send.raise_flag(number)
+    running.sweep()
+    tick(running)
+    health = running.check()
+    level, text = told(health, "provider")
+    assert level == health.level == "warning"
+    assert text.startswith("send waits for its provider since 00:00 UTC: ConnectionRefusedError test_health.py:send:")
+    assert "('flagsweep why send')" in health.line and not [each for each in health.points if each.name == "failing"]
+    running.clock.advance(86_400)
+    tick(running)
+    assert "since 2026-01-01 00:00 UTC" in running.check().line
+    for flag in running.find():
+        running.lower(flag.kind, flag.key)
+    assert not [each for each in running.check().points if each.name == "provider"]
+
+
+def test_a_kind_that_only_fails_is_a_warning_though_it_has_no_breaker(running):
+    fail = running.handler("send", lane="mail", breaker=None)(lambda n: 1 / (n - 7))
+    for number in range(4):
+        fail.using(key=f"{number}").raise_flag(7)
+    running.sweep()
+    tick(running)
+    assert running.check().level == "ok"
+    fail.using(key="fifth").raise_flag(7)
+    running.sweep()
+    health = running.check()
+    assert told(health, "failing") == ("warning", "each of 5 runs of send within the hour failed")
+    assert health.level == "warning" and "('flagsweep why send')" in health.line
+    fail.raise_flag(1)
+    running.sweep(force=True)
+    assert running.check().level == "ok"
+
+
+def test_a_schedule_without_a_time_to_come_and_one_that_nobody_fires_are_warnings(running):
+    idle(running, "send", lane="mail")
+    running.schedules.add("hourly", "send", cron="0 * * * *")
+    running.schedules.add("leap", "send", cron="0 0 29 2 *")
+    assert running.check().level == "ok"
+    running.clock.advance(3600 + 179)
+    tick(running)
+    assert running.check().level == "ok"
+    running.clock.advance(2)
+    assert told(running.check(), "schedules") == ("warning", "due, and nobody fires it: schedule hourly")
+    with running.connections.write() as db:
+        Schedule.update(next_at=None).where(Schedule.name == "hourly").execute(db)
+    health = running.check()
+    assert told(health, "schedules") == ("warning", "never fires again: schedule hourly")
+    assert health.level == "warning" and "('flagsweep doctor')" in health.line
+    running.pause(schedule="hourly")
+    assert running.check().level == "ok"
+
+
+def test_a_pause_that_keeps_a_schedule_from_firing_is_a_warning_after_an_hour(running):
+    idle(running, "send", lane="mail")
+    running.schedules.add("hourly", "send", cron="0 * * * *")
+    running.pause(lane="mail", by="ann")
+    running.clock.advance(2 * 3600 - 1)
+    tick(running)
+    assert running.check().level == "ok"
+    running.clock.advance(2)
+    level, text = told(health := running.check(), "schedules")
+    assert (level, text) == ("warning", "schedule hourly is due since 01:00 UTC, and waits: lane mail paused by ann")
+    assert "('flagsweep resume --lane mail')" in health.line
+    running.resume(lane="mail")
+    running.pause(lane="mail", until="1d")
+    assert running.check().level == "ok"
+
+
+def test_a_forgotten_pause_is_a_warning_that_says_since_when(running):
+    idle(running, "post", lane="post").raise_flag(1)
+    running.clock.advance(60)
+    running.pause(lane="post", by="root", reason="moving")
+    running.clock.advance(3500)
+    tick(running, kinds=["post"])
+    health = running.check()
+    assert health.level == "ok" and "paused: lane post" in health.line
+    running.clock.advance(50)
+    level, text = told(health := running.check(), "due")
+    assert level == "warning" and text.endswith("nothing is promised: lane post paused by root: moving since 00:01 UTC")
+    assert "('flagsweep resume --lane post')" in health.line
+
+
+def test_a_full_disk_is_critical_and_a_disk_with_little_room_a_warning(small_disk):
+    flags = FlagSweep(small_disk / "site.db")
+    flags.init()
+    assert told(flags.check(needs_consumer=False), "disk")[0] == "warning"
+    with (small_disk / "fill").open("wb", buffering=0) as fill, suppress(OSError):
+        while True:
+            fill.write(bytes(4096))
+    health = flags.check(needs_consumer=False)
+    assert (health.level, health.code) == ("critical", 2)
+    assert f"0 KiB are free on the disk of {small_disk}" in health.line and "('flagsweep doctor')" in health.line
+    flags.connections.close_thread()

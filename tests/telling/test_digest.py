@@ -8,6 +8,7 @@ from rig import FakeClock, plain
 
 from flagsweep import FlagSweep
 from flagsweep.errors import ConfigError
+from flagsweep.models import Schedule
 from flagsweep.telling.mail import NotSent, Server
 
 SECRET = "s3cret-of-the-payload"
@@ -19,11 +20,11 @@ def clock():
 
 
 @pytest.fixture
-def make(ready_url, clock):
+def make(ready_url, clock, tmp_path):
     made = []
 
     def make(**settings):
-        flags = FlagSweep(ready_url, clock=clock, **settings)
+        flags = FlagSweep(ready_url, clock=clock, state_dir=str(tmp_path / "state"), **settings)
         flags.init()
         made.append(flags)
 
@@ -91,6 +92,55 @@ def test_a_schedule_whose_last_run_died_is_named(make, clock):
     made = flags.digest()
     assert "1 schedule failed" in made.subject
     assert part(made, "Schedules")["fixes"] == ["flagsweep schedule show nightly"]
+
+
+def test_a_schedule_that_comes_in_years_is_a_line_and_one_that_never_does_is_not_well(make):
+    flags = make()
+    flags.check = lambda *since: FlagSweep.check(flags, *since, needs_consumer=False)
+    flags.schedules.add("leap", "fine", cron="0 0 29 2 *")
+    made = flags.digest()
+    assert made.to_dict()["well"]
+    assert part(made, "Schedules")["lines"] == ["leap: its next time is 2028-02-29 00:00 UTC, in 789 days"]
+    assert part(made, "Schedules")["fixes"] == ["flagsweep schedule show leap"]
+    with flags.connections.write() as db:
+        Schedule.update(next_at=None).execute(db)
+    made = flags.digest()
+    assert "a schedule does not fire on " in made.subject
+    assert part(made, "Schedules")["lines"] == ["never fires again: schedule leap"]
+
+
+def test_a_kind_that_only_fails_and_a_provider_that_is_away_are_not_well(make, clock):
+    flags = make()
+
+    @flags.handler(lane="mail", breaker=None)
+    def poor(n):
+        raise KeyError(n)
+
+    @flags.handler(lane="mail")
+    def post(n):
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    for number in range(6):
+        poor.raise_flag(number), post.raise_flag(number)
+    flags.sweep()
+    made = flags.digest()
+    assert "1 provider away" in made.subject and "1 kind only fails" in made.subject
+    (poor_line, post_line) = sorted(part(made, "Failing")["lines"])
+    assert poor_line == "each of 6 runs of poor within the hour failed"
+    assert post_line.startswith("post waits for its provider since ")
+    assert part(made, "Failing")["fixes"] == ["'flagsweep why post'", "'flagsweep why poor'"]
+
+
+def test_a_full_disk_is_not_well(small_disk):
+    flags = FlagSweep(small_disk / "site.db")
+    flags.init()
+    assert "little disk space" in flags.digest().subject
+    with (small_disk / "fill").open("wb", buffering=0) as fill:
+        fill.write(bytes(4 << 20))
+    made = flags.digest()
+    assert "disk full" in made.subject
+    assert f"KiB are free on the disk of {small_disk}" in part(made, "Disk")["lines"][0]
+    flags.connections.close_thread()
 
 
 def test_it_is_mailed_as_plain_text_and_the_next_one_tells_what_came_after(make, clock):

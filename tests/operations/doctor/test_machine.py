@@ -9,6 +9,7 @@ from examined import found
 
 from flagsweep import FlagSweep
 from flagsweep.databases import library
+from flagsweep.operations import disk
 from flagsweep.operations.doctor import machine
 from flagsweep.operations.doctor.patient import Patient
 
@@ -53,7 +54,7 @@ def test_a_folder_that_sqlite_cannot_write_to_fails(flags, db_path, monkeypatch)
 
 
 def test_little_disk_space_is_a_risk(flags, monkeypatch):
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1 << 40, 1 << 40, 63 << 20))
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1 << 40, 1 << 40, 63 << 20))
     finding = found(flags, "disk space")
     assert (finding.level, finding.text) == ("warn", "63 MiB are free")
 
@@ -67,11 +68,12 @@ def test_a_full_disk_fails_whatever_else_can_be_asked(small_disk):
         while True:
             fill.write(bytes(4096))
     finding = found(flags, "disk space")
-    assert finding.level == "fail" and "0 KiB are free" in finding.text and "free some space" in finding.fix
+    assert finding.level == "fail" and f"0 KiB are free on the disk of {small_disk}" in finding.text
+    assert f"'du -xah {small_disk} | sort -h | tail'" in finding.fix
     flags.connections.close_thread()
 
 
 def test_a_disk_that_takes_no_more_files_fails(flags, monkeypatch):
-    monkeypatch.setattr(machine.os, "statvfs", lambda path: SimpleNamespace(f_files=100, f_favail=0))
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1 << 40, 1 << 40, 1 << 36))
+    monkeypatch.setattr(disk.os, "statvfs", lambda path: SimpleNamespace(f_files=100, f_favail=0))
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1 << 40, 1 << 40, 1 << 36))
     assert "no more files" in found(flags, "disk space").text
