@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
 from ...consumer.crash_log import leftovers as leftover_files
 from ...consumer.terms import STAYING
 from ...databases.spare import too_small
 from ...databases.state_folder import folder_of
-from .finding import Finding, names
+from ...models import Consumer
+from ..older_code import file_of, older_than
+from .finding import Finding, as_time, names
 from .patient import Check, Patient
+from .transactions import lanes_of
 
 
 def consumer(patient: Patient) -> Finding:
@@ -22,6 +26,8 @@ def consumer(patient: Patient) -> Finding:
     if running:
         who = "consumer {id} (pid {pid} on {host}, since {started_at:.19}Z) runs".format(**running[0])
         if late := patient.overdue(lambda kind: patient.known(kind) and patient.gate_before(kind) is None):
+            if lost := [kind for kind in late if not _is_served(patient, kind)]:
+                return _without_handler(patient, lost)
             text = f"{who}, but flags of {names(late)} are overdue"
             reasons = "its threads are too few, or hang, or limits let few through ('flagsweep gates')"
             fix = f"if it is another application's, start this one's 'flagsweep run'; else {reasons}"
@@ -32,6 +38,40 @@ def consumer(patient: Patient) -> Finding:
     return Finding(
         "warn", "consumer", f"none runs; flags that are due: {due}", "start 'flagsweep run', or call 'flagsweep sweep'"
     )
+
+
+def _staying(patient: Patient) -> list[Consumer]:
+    return [each for each in patient.consumers if each.mode in STAYING and each.id in patient.living]
+
+
+def _is_served(patient: Patient, kind: str) -> bool:
+    """Return whether a living consumer has a handler for a kind; one that has not said for which it has any may have it."""
+    said = [lanes_of(each) for each in _staying(patient)]
+    return not all(said) or any(kind in (lane.get("kinds") or ()) for lanes in said for lane in lanes.values())
+
+
+def _without_handler(patient: Patient, kinds: list[str]) -> Finding:
+    """Return that who runs does not know kinds that the code here knows: it has begun before, or is another application's."""
+    who = names(f"consumer {each.id} (pid {each.pid} on {each.host})" for each in _staying(patient))
+    text = f"{who} has no handler for {names(kinds)}, whose flags are overdue, although this code has"
+    fix = "start it anew, as by its service ('systemctl restart ...', or 'kill PID' and 'flagsweep run')"
+    return Finding("warn", "consumer", text, f"{fix}; where it is another application's, start this one's beside it")
+
+
+def code(patient: Patient) -> list[Finding]:
+    """Look for consumers that run the code of before a change."""
+    handlers = {kind: patient.site.handler_of(kind) for kind in patient.site.handled}
+    older = older_than(handlers, _staying(patient), platform.node())
+    return [_of_older(patient, *each) for each in older] or [
+        Finding("ok", "code", "no module of handlers was changed since a consumer of this host started")
+    ]
+
+
+def _of_older(patient: Patient, module: str, changed: int, row: Consumer) -> Finding:
+    changed_at, started = as_time(changed, patient.now), as_time(row.started_at, patient.now)
+    text = f"{file_of(module)} was changed at {changed_at}, consumer {row.id} (pid {row.pid}) runs since {started}"
+    fix = f"start it anew, as by its service, or 'kill {row.pid}' and 'flagsweep run'"
+    return Finding("warn", "code", f"{text}, with the code of that time", fix)
 
 
 def gates(patient: Patient) -> Finding:
@@ -73,4 +113,4 @@ def pool(patient: Patient) -> list[Finding]:
     return [Finding("warn", "pool", *problem)] if problem else []
 
 
-SWEEPING: list[Check] = [consumer, gates, leftovers, pool]
+SWEEPING: list[Check] = [consumer, code, gates, leftovers, pool]

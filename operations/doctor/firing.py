@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from ...config import SECOND
 from ...consumer.keeper import OVERDUE
 from ...models import Schedule
@@ -11,7 +13,7 @@ from ..schedule_info import ScheduleInfo, seconds_due
 from .finding import Finding, as_date, as_span
 from .patient import Check, Patient
 
-FAR = 370 * 86_400
+FAR = 366 * 86_400
 """Seconds to the next time, where somebody may have meant another: a yearly one is nearer."""
 FORGOTTEN = 7 * 86_400
 """Seconds after which a pause without an end may have been forgotten."""
@@ -68,7 +70,12 @@ def _far(patient: Patient, row: Schedule, info: ScheduleInfo) -> Told | None:
     if row.next_at is None or row.next_at - patient.now < FAR * SECOND or info.paused_since is not None:
         return None
     in_days = (row.next_at - patient.now) // DAY
-    return f"its next time is {as_date(row.next_at)}, in {in_days:,} days ({info.plain})", "give it the times that are meant"
+    fix = f"'flagsweep schedule edit {shlex.quote(row.name)} --cron ...' with the times that are meant, where these are not"
+    return f"its next time is {as_date(row.next_at)}, in {in_days:,} days ({info.plain})", fix.replace("cron", _option(row.sort))
+
+
+def _option(sort: str) -> str:
+    return sort if sort in ("every", "at") else "cron"
 
 
 def _overdue(patient: Patient, row: Schedule, info: ScheduleInfo) -> Told | None:

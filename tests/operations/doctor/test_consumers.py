@@ -1,5 +1,6 @@
 """What is found of who sweeps."""
 
+import json
 import os
 from contextlib import closing
 
@@ -70,3 +71,38 @@ def test_what_a_dead_consumer_left_is_told_with_its_crash_report(flags, db_path)
     report.write_text("Fatal Python error: Segmentation fault")
     finding = found(flags, "dead consumers")
     assert finding.level == "warn" and "77 (pid 4711)" in finding.text and str(report) in finding.text
+
+
+def test_a_consumer_without_the_handler_that_the_code_has_is_named(flags_anywhere):
+    flags = flags_anywhere
+    flags.handler("mails")(lambda: None)
+    flags.handler("mail")(lambda: None).raise_flag()
+    flags.clock.advance(60)
+    with closing(Enlisted(flags._duties(), RUN)) as enlisted:
+        assert "flags of mail are overdue" in found(flags, "consumer").text
+        said = {"default": {"swept_at": flags.clock.now(), "running": 0, "threads": 2, "kinds": ["mails"]}}
+        flags.store.tick(enlisted.id, json.dumps(said), flags.clock.now())
+        finding = found(flags, "consumer")
+        assert finding.level == "warn" and f"(pid {os.getpid()} on " in finding.text
+        assert "has no handler for mail, whose flags are overdue, although this code has" in finding.text
+        assert finding.fix.startswith("start it anew")
+        said["default"]["kinds"].append("mail")
+        flags.store.tick(enlisted.id, json.dumps(said), flags.clock.now())
+        assert "its threads are too few" in found(flags, "consumer").fix
+
+
+def test_a_consumer_that_started_before_its_code_was_changed_is_named(flags, tmp_path, monkeypatch):
+    (tmp_path / "work_of_before.py").write_text("def send():\n    pass\n")
+    os.utime(tmp_path / "work_of_before.py", (1, 1))
+    monkeypatch.syspath_prepend(tmp_path)
+    import work_of_before
+
+    flags.handler("mail")(work_of_before.send)
+    with closing(Enlisted(flags._duties(), RUN)):
+        assert found(flags, "code").level == "ok"
+        later = flags.clock.now() / 1_000_000 + 5
+        os.utime(tmp_path / "work_of_before.py", (later, later))
+        finding = found(flags, "code")
+        assert finding.level == "warn" and finding.text.startswith("work_of_before.py was changed at ")
+        assert finding.text.endswith("with the code of that time") and f"'kill {os.getpid()}'" in finding.fix
+    flags.connections.close_engine()

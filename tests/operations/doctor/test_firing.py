@@ -74,6 +74,7 @@ def test_a_time_that_is_years_away_is_told(site, clock):
     site.schedules.add("leap", "work", cron="0 0 29 2 *")
     finding = found(site, "firing")
     assert finding.level == "warn" and "-02-29 00:00:00 UTC, in " in finding.text
+    assert finding.fix.startswith("'flagsweep schedule edit leap --cron ...'")
 
 
 def test_one_that_is_due_and_that_nobody_fires_is_told(site, clock):
