@@ -293,3 +293,15 @@ def test_a_full_disk_is_critical_and_a_disk_with_little_room_a_warning(small_dis
     assert (health.level, health.code) == ("critical", 2)
     assert f"0 KiB are free on the disk of {small_disk}" in health.line and "('flagsweep doctor')" in health.line
     flags.connections.close_thread()
+
+
+def test_schedules_that_a_hand_has_damaged_make_no_answer_fail(make, db_path):
+    flags = make(clock=FakeClock(NEW_YEAR))
+    idle(flags, "send")
+    for name in ("one", "two", "three", "four"):
+        flags.schedules.add(name, "send", cron="0 * * * *")
+    flags.clock.advance(86_400)
+    plain(db_path, "UPDATE flagsweep_schedule SET next_at = 'soon' WHERE name = 'one'")
+    plain(db_path, "UPDATE flagsweep_schedule SET next_at = 1.5, kind = x'ff' WHERE name = 'two'")
+    plain(db_path, "UPDATE flagsweep_schedule SET paused_at = 'x', paused_until = 'y' WHERE name = 'three'")
+    assert told(flags.check(needs_consumer=False), "schedules") == ("warning", "due, and nobody fires it: schedule four, three")
