@@ -39,7 +39,7 @@ def room_on(place: Path) -> Room:
         fix = "delete some that nobody needs: SQLite cannot make its log, nor a consumer its notes"
         return Room(NOTHING, f"no more files can be made in {place}", fix)
     if free < NO_SPACE:
-        text = f"{free // 1024} KiB are free on the disk of {place}: raises and sweeps fail there, or soon will"
+        text = f"the disk is full, {free // 1024} KiB are free on the disk of {place}: raises and sweeps fail there, or soon will"
         return Room(NOTHING, text, f"free some space, '{largest(place)}' shows what takes it; what waits goes on by itself")
     if free < LITTLE_SPACE:
         fix = f"free some space, '{largest(place)}' shows what takes it: on a full disk every raise fails"

@@ -17,7 +17,7 @@ from ..handlers import Handler
 from ..models import Gate, Schedule
 from ..schedules.book import is_paused
 from ..sweep.records import only_failed
-from .disk import ENOUGH, NOTHING, room_on
+from .disk import NOTHING, room_on
 from .point import CRITICAL, WARNING, Point, names, since
 from .promises import UNSAID
 
@@ -33,14 +33,13 @@ MOST = 100
 
 
 def of_the_disk(file: Path | None) -> Iterator[Point]:
-    """Yield that there is no room, or little, on the disk of the database's file."""
+    """Yield that there is no room on the disk of the database's file; that there is little, doctor tells."""
     try:
         room = None if file is None else room_on(file.parent)
     except OSError:
         return
-    if room is not None and room.is_left != ENOUGH:
-        text = room.text if room.is_left == NOTHING else f"{room.text} on the disk of {file.parent}"  # type: ignore[union-attr]
-        yield Point("disk", CRITICAL if room.is_left == NOTHING else WARNING, text, "'flagsweep doctor'")
+    if room is not None and room.is_left == NOTHING:
+        yield Point("disk", CRITICAL, room.text, "'flagsweep doctor'")
 
 
 def of_failures(db: Any, rows: list[Gate], kinds: list[str], handlers: Mapping[str, Handler], now: int) -> Iterator[Point]:

@@ -167,9 +167,7 @@ def _failing(health: Health) -> Part:
 
 def _disk(health: Health) -> Part:
     points = [point for point in health.points if point.name == "disk"]
-    full = any(point.level == "critical" for point in points)
-    brief = "disk full" if full else "little disk space" if points else ""
-    return Part("Disk", [point.text for point in points], brief, _unique(point.fix for point in points))
+    return Part("Disk", [point.text for point in points], "disk full" if points else "", _unique(point.fix for point in points))
 
 
 def _dead(site: Digested, health: Health, back: float) -> Part:
