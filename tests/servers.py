@@ -86,7 +86,7 @@ def _postgres():
 
 
 def forget_sightings(url):
-    """Forget what this host knows of a database that each test makes anew, under the same name and by a clock that stands still."""
+    """Forget what this host knows of a database that each test makes anew under the same name, by a clock that stands still."""
     base = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "flagsweep"
     name = urlsplit(url).path[1:]
     for sighting in base.glob("*/stamp"):
