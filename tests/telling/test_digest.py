@@ -68,7 +68,8 @@ def test_it_names_what_died_what_is_late_what_is_closed_and_what_mends_it(make, 
     clock.advance(600)
     made, text = flags.digest(), flags.digest().text()
     assert "3 dead, 1 lane late, 1 paused on " in made.subject
-    assert part(made, "Dead")["lines"] == ["    3  send: ValueError: no user 2"]
+    (line,) = part(made, "Dead")["lines"]
+    assert line.startswith("    3  send: ValueError: no user "), "one of those that died at the same moment is shown"
     (group,) = flags.dead()
     assert f"flagsweep dead retry {group.id}" in part(made, "Dead")["fixes"]
     assert "fine waits for 10 min, promised are 60 s (paused by ann: new mail server)" in part(made, "Due")["lines"][0]
