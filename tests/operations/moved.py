@@ -131,3 +131,8 @@ def killed_at(step, do):
 
 
 every_pair = pytest.mark.parametrize("pair", PAIRS)
+ROUND = ("sqlite-sqlite", "sqlite-postgresql", "postgresql-mysql", "mysql-sqlite")
+killed_pairs = pytest.mark.parametrize(
+    "pair", [pytest.param(pair, marks=() if pair in ROUND else pytest.mark.slow) for pair in PAIRS]
+)
+"""Every pair. The longest tests leave to `make test-all` those whose databases are a source and a target in others, too."""

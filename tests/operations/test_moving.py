@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from clients import Client
-from moved import HUGE, NAMES, carried, contents, every_pair, filled, killed_at, made, opened, url_on
+from moved import HUGE, NAMES, carried, contents, every_pair, filled, killed_at, killed_pairs, made, opened, url_on
 from peewee import PostgresqlDatabase
 from places import Place
 from rig import FakeClock, forked, lane_of
@@ -275,7 +275,7 @@ def test_what_is_raised_after_the_move_is_raised_there_by_the_same_command(two):
 
 
 @pytest.mark.long
-@every_pair
+@killed_pairs
 def test_killed_at_every_step_it_goes_on_and_nothing_is_lost_or_doubled(two, monkeypatch):
     monkeypatch.setattr("flagsweep.operations.carrying.copying.PAGE", 60)
     work = two.source.handler("work")(lambda n: None)
@@ -295,7 +295,7 @@ def test_killed_at_every_step_it_goes_on_and_nothing_is_lost_or_doubled(two, mon
 
 
 @pytest.mark.long
-@every_pair
+@killed_pairs
 def test_killed_at_every_step_beside_a_site_that_goes_on_nothing_is_lost_or_doubled(two, monkeypatch):
     monkeypatch.setattr("flagsweep.operations.carrying.copying.PAGE", 30)
     work = two.source.handler("work")(lambda n: None)
@@ -312,7 +312,7 @@ def test_killed_at_every_step_beside_a_site_that_goes_on_nothing_is_lost_or_doub
 
 
 @pytest.mark.long
-@every_pair
+@killed_pairs
 def test_killed_five_times_at_random_it_goes_on_and_nothing_is_lost_or_doubled(two):
     rows = 8_000
     work = two.source.handler("work")(lambda n: None)
