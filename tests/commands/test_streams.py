@@ -55,6 +55,9 @@ COMMANDS = {
     "reconcile": [],
     "move": ["--to", "sqlite:///moved.db", "--yes"],
     "completion": ["bash"],
+    "confirm": ["--yes"],
+    "digest": [],
+    "why": [],
 }
 
 EACH_CLOSED = [pytest.param(command, ">&- 2>&- <&-", id=command) for command in COMMANDS]
