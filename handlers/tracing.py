@@ -20,9 +20,19 @@ SYSTEM = "flagsweep"
 """What spans name as the messaging system."""
 
 
+_SILENT = ("ProxyTracerProvider", "NoOpTracerProvider")
+"""Providers of spans that nobody records."""
+
+
 def api() -> Any:
     """Return the module ``opentelemetry.trace`` where the site has loaded it, else None."""
     return sys.modules.get("opentelemetry.trace")
+
+
+def records() -> bool:
+    """Return whether anybody records spans: where only the interface is loaded, as some libraries do, each costs for nothing."""
+    trace = api()
+    return trace is not None and type(trace.get_tracer_provider()).__name__ not in _SILENT
 
 
 def is_traced() -> bool:

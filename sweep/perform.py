@@ -65,7 +65,7 @@ class Performer:
 
     def perform(self, claimed: Claimed) -> Outcome:
         """Return the outcome of one flag."""
-        if tracing.api() is None:
+        if not tracing.records():
             return self._perform(claimed)
         span = self._span(claimed)
         outcome = self._perform(claimed)
@@ -102,7 +102,7 @@ class Performer:
 
         :param run: says whether the consumer has cancelled it.
         """
-        if tracing.api() is None:
+        if not tracing.records():
             return await self._perform_async(claimed, run)
         span = self._span(claimed)
         outcome = await self._perform_async(claimed, run)
