@@ -46,11 +46,11 @@ class Rescuer:
         """Free what dead consumers had claimed, charging only what was running; return how many flags."""
         if self._member.folder is None:
             return 0
-        leases = self._member.leases
-        if self._member.terms.patient:
-            while any(leases.may_be_dying(peer) for peer in self._others()):
-                time.sleep(0.1)
-        return sum(self._rescue(peer) for peer in self._others() if leases.is_dead(peer))
+        leases, others = self._member.leases, self._others()
+        while self._member.terms.patient and any(leases.may_be_dying(peer) for peer in others):
+            time.sleep(0.1)
+            others = self._others()
+        return sum(self._rescue(peer) for peer in others if leases.is_dead(peer))
 
     def _others(self) -> list[Consumer]:
         return [peer for id, peer in self._store.peers().items() if id != self._member.id]

@@ -273,10 +273,11 @@ class Store(Roll):
         with self.connections.write():
             # First: who comes back at this instant waits for this row, and then finds that it was taken for dead.
             it = (Consumer.id == consumer) & (True if comebacks is None else Consumer.comebacks == comebacks)
-            peer = next(iter(Consumer.select().where(it).execute(self._engine)), None)
-            if not Consumer.delete().where(it).execute(self._engine) and comebacks is not None:
+            peer = self.entered(consumer) or next(iter(Consumer.select().where(it).execute(self._engine)), None)
+            struck_off = Consumer.delete().where(it).execute(self._engine)
+            if not struck_off and comebacks is not None:
                 return None
-            if peer is not None:
+            if struck_off and peer is not None:
                 self.note_end(peer, "stopped" if comebacks is None else "died", now)
             self._dialect.forget_holds(self._engine, consumer)
             settled = [(id, self.settle_one(id, token, step, now)) for id, token, step in charged]

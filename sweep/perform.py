@@ -58,14 +58,20 @@ class Performer:
         self.alone = threading.Lock()
         self.turns: threading.Semaphore | None = None
         """Where the site's pool has fewer connections than there are threads: as many perform at once."""
+        self.traces = False
+        """Whether spans are recorded, as of the last time that flags were handed over."""
 
     def take_turns(self, most: int) -> None:
         """Perform no more than so many flags at once."""
         self.turns = threading.Semaphore(most)
 
+    def look_for_spans(self) -> None:
+        """Look whether spans are recorded: once for all flags of a claim, since to ask takes as long as much of the rest."""
+        self.traces = tracing.records()
+
     def perform(self, claimed: Claimed) -> Outcome:
         """Return the outcome of one flag."""
-        if not tracing.records():
+        if not self.traces:
             return self._perform(claimed)
         span = self._span(claimed)
         outcome = self._perform(claimed)
@@ -102,7 +108,7 @@ class Performer:
 
         :param run: says whether the consumer has cancelled it.
         """
-        if not tracing.records():
+        if not self.traces:
             return await self._perform_async(claimed, run)
         span = self._span(claimed)
         outcome = await self._perform_async(claimed, run)

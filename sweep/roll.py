@@ -23,6 +23,7 @@ class Roll:
         self.connections = connections
         self._engine = connections.engine
         self._dialect = connections.dialect
+        self._entered: dict[int, Consumer] = {}
 
     def made_at(self) -> int:
         """Return when the tables were made: this tells a database, or one schema of it, from every other."""
@@ -37,11 +38,17 @@ class Roll:
         """
         files = self.connections.files.before_entering()
         with self.connections.write():
-            id = Consumer.insert(mode=mode, pid=pid, host=host, started_at=now, app=app, ticked_at=now).execute(self._engine)
+            said = {"mode": mode, "pid": pid, "host": host, "started_at": now, "app": app, "ticked_at": now}
+            id = Consumer.insert(**said).execute(self._engine)
             hold(id)
+        self._entered[id] = Consumer(id=id, **said)
         # Only now the log is open; and it stays so, with this thread's connection, as long as the consumer is entered.
         self.connections.files.entered(id, files)
         return id
+
+    def entered(self, consumer: int) -> Consumer | None:
+        """Return who was entered here under an id, once: who leaves need not read its own row."""
+        return self._entered.pop(consumer, None)
 
     def tick(self, consumer: int, lanes: str, now: int) -> None:
         """Note that a consumer goes on, and what its lanes do, as JSON."""

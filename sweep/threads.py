@@ -132,6 +132,7 @@ class Pool(InHand, Places):
     def give(self, flags: list[Claimed]) -> None:
         """Hand over claimed flags."""
         self.outstanding += len(flags)
+        self._performer.look_for_spans()
         self.slots.count(flags, 1)
         if self.loop is not None and not self.is_inline:
             flags = self.loop.take_its_own(flags)

@@ -69,7 +69,7 @@ def test_it_names_what_died_what_is_late_what_is_closed_and_what_mends_it(make, 
     made, text = flags.digest(), flags.digest().text()
     assert "3 dead, 1 lane late, 1 paused on " in made.subject
     (line,) = part(made, "Dead")["lines"]
-    assert line.startswith("    3  send: ValueError: no user "), "one of those that died at the same moment is shown"
+    assert line in [f"    3  send: ValueError: no user {n}" for n in range(3)], "one of those that died at the same moment"
     (group,) = flags.dead()
     assert f"flagsweep dead retry {group.id}" in part(made, "Dead")["fixes"]
     assert "fine waits for 10 min, promised are 60 s (paused by ann: new mail server)" in part(made, "Due")["lines"][0]
