@@ -35,6 +35,8 @@ class Hooked(deque):
 class Performer:
     """Note which claims are performed; the first ones wait until they may go on."""
 
+    def look_for_spans(self): ...
+
     def __init__(self):
         spare = SimpleNamespace(performing=nullcontext)
         self.store = SimpleNamespace(connections=SimpleNamespace(close_thread=lambda: None, spare=spare))
